@@ -1,0 +1,1 @@
+"""Memory and context for LangChain and LangGraph when conversations outgrow the window."""

@@ -1,0 +1,104 @@
+"""Blocking and async code written once.
+
+Anything that waits is a *plan*: a generator that yields the calls it needs and
+returns its result. `run` drives a plan with blocking calls, `arun` drives the same
+plan on an event loop. The names follow LangChain: `call(model.invoke, x)` is
+`invoke` when run blocking and `ainvoke` when run async. A bound method without an
+async twin is called in place, so only what takes well under a millisecond goes
+without one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call a plan asks its driver to make."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Several plans whose results are wanted together."""
+
+    plans: tuple[Generator[Any, Any, Any], ...]
+
+
+Step: TypeAlias = Call | Gather
+Plan: TypeAlias = Generator[Step, Any, T]
+
+
+def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Plan[T]:
+    """Ask the driver for `function(*args, **kwargs)`, or its async twin's result."""
+    return cast("T", (yield Call(function, args, kwargs)))
+
+
+def gather(*plans: Plan[T]) -> Plan[list[T]]:
+    """Run `plans` one after the other when blocking, together when async."""
+    return cast("list[T]", (yield Gather(plans)))
+
+
+def run(plan: Plan[T]) -> T:
+    """Drive `plan` to its result with blocking calls."""
+    try:
+        step = next(plan)
+        while True:
+            try:
+                result = _blocking(step)
+            except Exception as error:
+                step = plan.throw(error)
+            else:
+                step = plan.send(result)
+    except StopIteration as stop:
+        return cast("T", stop.value)
+    finally:
+        plan.close()
+
+
+async def arun(plan: Plan[T]) -> T:
+    """Drive `plan` to its result, awaiting the async twin of each call."""
+    try:
+        step = next(plan)
+        while True:
+            try:
+                result = await _awaited(step)
+            except Exception as error:
+                step = plan.throw(error)
+            else:
+                step = plan.send(result)
+    except StopIteration as stop:
+        return cast("T", stop.value)
+    finally:
+        plan.close()
+
+
+def _blocking(step: Step) -> Any:
+    if isinstance(step, Gather):
+        return [run(plan) for plan in step.plans]
+    return step.function(*step.args, **step.kwargs)
+
+
+async def _awaited(step: Step) -> Any:
+    if isinstance(step, Gather):
+        return list(await asyncio.gather(*(arun(plan) for plan in step.plans)))
+    twin = _async_twin(step.function)
+    if twin is None:
+        return step.function(*step.args, **step.kwargs)
+    return await twin(*step.args, **step.kwargs)
+
+
+def _async_twin(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]] | None:
+    owner = getattr(function, "__self__", None)
+    name = getattr(function, "__name__", "")
+    return getattr(owner, f"a{name}", None) if owner is not None else None

@@ -1,0 +1,1 @@
+"""How much fits: tokens, models, prices, shares."""

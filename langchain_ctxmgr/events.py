@@ -1,0 +1,80 @@
+"""What happened, as values. A listener is a callable; it never fails a turn."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+_logger = logging.getLogger("langchain_ctxmgr")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """Messages were appended to the log."""
+
+    tenant_id: str
+    thread_id: str
+    appended: int
+    """New rows: messages already in the log are not counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A context was prepared."""
+
+    tenant_id: str
+    thread_id: str
+    tokens: int
+    max_tokens: int
+    full_tokens: int
+    elapsed_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trimmed:
+    """Part of the active turn was cut to fit, with a visible marker."""
+
+    tenant_id: str
+    thread_id: str
+    message_id: str
+    from_tokens: int
+    to_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Degraded:
+    """A part failed and the turn went on without it."""
+
+    part: str
+    """`vectors`, `embeddings`, `tokens`, `prices`, `log`."""
+    reason: str
+    fallback: str
+    """What was used in its place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaughtUp:
+    """The index took in records it had been missing."""
+
+    indexed: int
+    remaining: int
+
+
+Event: TypeAlias = Recorded | Prepared | Trimmed | Degraded | CaughtUp
+Listener: TypeAlias = Callable[[Event], None]
+
+
+def emit(listeners: tuple[Listener, ...], event: Event) -> None:
+    """Hand `event` to each listener and the log.
+
+    The boundary for listeners: one that raises is logged and the turn goes on.
+    """
+    level = logging.WARNING if isinstance(event, Degraded) else logging.DEBUG
+    _logger.log(level, "%s", event)
+    for listener in listeners:
+        try:
+            listener(event)
+        except Exception:
+            _logger.exception("a listener failed on %s", type(event).__name__)
