@@ -56,7 +56,7 @@ def run(plan: Plan[T]) -> T:
         while True:
             try:
                 result = _blocking(step)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - handed to the plan, which decides
                 step = plan.throw(error)
             else:
                 step = plan.send(result)
@@ -73,7 +73,7 @@ async def arun(plan: Plan[T]) -> T:
         while True:
             try:
                 result = await _awaited(step)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - handed to the plan, which decides
                 step = plan.throw(error)
             else:
                 step = plan.send(result)

@@ -45,7 +45,7 @@ def _check_id(name: str, value: object) -> None:
     if not value or len(value) > MAX_ID_CHARS:
         msg = f"{name} must have 1 to {MAX_ID_CHARS} characters, got {len(value)}"
         raise ValueError(msg)
-    if "\0" in value or not value.isprintable() and any("\ud800" <= c <= "\udfff" for c in value):
+    if "\0" in value or (not value.isprintable() and any("\ud800" <= c <= "\udfff" for c in value)):
         msg = f"{name} must be valid UTF-8 without NUL, got {value!r}"
         raise ValueError(msg)
 

@@ -1,0 +1,20 @@
+"""Where the tests find vocabularies and models: inside installed packages, never a network."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+
+def _inside(package: str, *parts: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations))).joinpath(*parts)
+
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+_vocabularies = _inside("llama_index.core", "_static", "tiktoken_cache")
+if _vocabularies is not None:
+    os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(_vocabularies))
