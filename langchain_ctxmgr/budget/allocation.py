@@ -1,0 +1,330 @@
+"""How the window is shared out, how full it is, and what to do about it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, NamedTuple, TypeGuard
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
+
+from langchain_ctxmgr.budget.models import ModelInfo, model_info
+from langchain_ctxmgr.budget.tokens import TokenCounter
+
+SMALL_ROOM_TOKENS = 8_000
+"""Below this a prompt is a summary and the last turns, and what was recalled."""
+LARGE_ROOM_TOKENS = 32_000
+"""From here on the full history is kept while it fits."""
+_NO_SUMMARY_TOKENS = 2_000
+"""Below this a summary says less than the same tokens of recalled text."""
+_SMALL_HISTORY, _LARGE_HISTORY = 0.10, 0.60
+_SUMMARY = 0.05
+_LARGE_RECALLED = 0.20
+_DEFAULT_RESERVE_TOKENS = 1_024
+
+
+class RiskLevel(StrEnum):
+    """How near the limit a conversation is."""
+
+    SAFE = "safe"
+    CAUTION = "caution"
+    WARNING = "warning"
+    CRITICAL = "critical"
+    OVERFLOW = "overflow"
+
+
+class Strategy(StrEnum):
+    """What to do about it."""
+
+    MONITOR_ONLY = "monitor_only"
+    """Send the history as it is."""
+    CONDENSE_LIGHT = "condense_light"
+    """Shorten what is old."""
+    CONDENSE_AGGRESSIVE = "condense_aggressive"
+    """Keep a summary, what matters and the last turns."""
+    EMERGENCY_TRUNCATION = "emergency_truncation"
+    """Cut whatever must be cut to fit."""
+
+    @classmethod
+    def for_risk(cls, risk: RiskLevel) -> Strategy:
+        """The strategy that `risk` calls for."""
+        return _STRATEGIES[risk]
+
+
+_STRATEGIES = {
+    RiskLevel.SAFE: Strategy.MONITOR_ONLY,
+    RiskLevel.CAUTION: Strategy.MONITOR_ONLY,
+    RiskLevel.WARNING: Strategy.CONDENSE_LIGHT,
+    RiskLevel.CRITICAL: Strategy.CONDENSE_AGGRESSIVE,
+    RiskLevel.OVERFLOW: Strategy.EMERGENCY_TRUNCATION,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """Where each risk level begins, as a share of the limit. Above 1.0 is OVERFLOW.
+
+    Raises:
+        ValueError: If a threshold is not in (0, 1], or they do not rise.
+    """
+
+    caution: float = 0.70
+    warning: float = 0.80
+    critical: float = 0.90
+
+    def __post_init__(self) -> None:
+        for name in ("caution", "warning", "critical"):
+            value: object = getattr(self, name)
+            if not _is_number(value) or not 0 < value <= 1:
+                raise ValueError(f"{name} must be in (0, 1], got {value!r}")
+        if not self.caution <= self.warning <= self.critical:
+            raise ValueError(
+                "caution, warning and critical must not fall, got "
+                f"{self.caution}, {self.warning}, {self.critical}"
+            )
+
+    def risk(self, current_tokens: int, limit_tokens: int) -> RiskLevel:
+        """The risk level of `current_tokens` in a limit of `limit_tokens`."""
+        if current_tokens > limit_tokens:
+            return RiskLevel.OVERFLOW
+        share = utilisation(current_tokens, limit_tokens)
+        if share >= self.critical:
+            return RiskLevel.CRITICAL
+        if share >= self.warning:
+            return RiskLevel.WARNING
+        return RiskLevel.CAUTION if share >= self.caution else RiskLevel.SAFE
+
+
+def utilisation(current_tokens: int, limit_tokens: int) -> float:
+    """How much of the limit is used: 1.0 is full, more is over."""
+    if limit_tokens <= 0:
+        return 0.0 if current_tokens <= 0 else math.inf
+    return current_tokens / limit_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """A section's part of the room, within bounds.
+
+    Raises:
+        ValueError: If `fraction` is not in [0, 1], a bound is negative, or they are crossed.
+    """
+
+    fraction: float
+    min_tokens: int = 0
+    """Given even where the fraction is less, as far as the room goes."""
+    max_tokens: int | None = None
+    """Never more than this, None for no bound."""
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.fraction) or not 0 <= self.fraction <= 1:
+            raise ValueError(f"fraction must be in [0, 1], got {self.fraction!r}")
+        _check_tokens("min_tokens", self.min_tokens, at_least=0)
+        if self.max_tokens is not None:
+            _check_tokens("max_tokens", self.max_tokens, at_least=0)
+            if self.max_tokens < self.min_tokens:
+                raise ValueError(
+                    f"max_tokens must be at least min_tokens, got {self.max_tokens} "
+                    f"and {self.min_tokens}"
+                )
+
+    def of(self, room_tokens: int) -> int:
+        """Tokens of a room, bounds kept."""
+        wanted = max(math.floor(self.fraction * room_tokens), self.min_tokens)
+        if self.max_tokens is not None:
+            wanted = min(wanted, self.max_tokens)
+        return min(wanted, room_tokens)
+
+
+class Allocation(NamedTuple):
+    """Tokens for each section; history, summary and recalled together never pass `room`."""
+
+    max_tokens: int
+    fixed_tokens: int
+    """System text, tools and the current turn: what must be sent."""
+    room: int
+    """What is left for the sections; 0 when what must be sent fills the window."""
+    history: int
+    summary: int
+    recalled: int
+    keep_full_history: bool
+    """Whether the whole history goes in as long as it fits `room`; the sections' parts hold
+    once it does not."""
+
+    @property
+    def unused(self) -> int:
+        """Part of the room that no section was given."""
+        return self.room - self.history - self.summary - self.recalled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextBudget:
+    """How much fits, and how it is shared among history, summary and recalled text.
+
+    A share is a fraction of the room that system text, tools and the current turn leave, or a
+    `Share` with bounds; None is the default for the size of the window: below 8,000 tokens a
+    tenth for the last turns, a summary from 2,000 up, the rest for what is recalled; from
+    8,000 to 32,000 more and more history; from 32,000 the full history while it fits, and
+    once it does not, 60 % history, 5 % summary and 20 % recalled.
+
+    Raises:
+        ValueError: If a number is out of range, the reserve leaves nothing, or the shares
+            add up to more than 1.
+    """
+
+    max_input_tokens: int
+    """The model's context window."""
+    reserve_tokens: int = _DEFAULT_RESERVE_TOKENS
+    """Held back for the reply."""
+    history_share: Share | float | None = None
+    summary_share: Share | float | None = None
+    recalled_share: Share | float | None = None
+    keep_full_history: bool | None = None
+    """Send the whole history while it fits; None: in windows of 32,000 tokens and more."""
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def __post_init__(self) -> None:
+        _check_tokens("max_input_tokens", self.max_input_tokens, at_least=1)
+        _check_tokens("reserve_tokens", self.reserve_tokens, at_least=0)
+        if self.reserve_tokens >= self.max_input_tokens:
+            raise ValueError(
+                f"reserve_tokens must be less than max_input_tokens ({self.max_input_tokens}), "
+                f"got {self.reserve_tokens}"
+            )
+        total = 0.0
+        for name in ("history_share", "summary_share", "recalled_share"):
+            value: object = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, Share):
+                total += value.fraction
+            elif _is_number(value) and 0 <= value <= 1:
+                total += value
+            else:
+                raise ValueError(f"{name} must be a Share or in [0, 1], got {value!r}")
+        if total > 1 + 1e-9:
+            raise ValueError(f"the shares must not add up to more than 1, got {total:g}")
+
+    @classmethod
+    def for_model(cls, model: ModelInfo | str | BaseChatModel, **settings: Any) -> ContextBudget:
+        """The budget of `model`'s window; `settings` are the other fields.
+
+        Raises:
+            UnknownModelError: If no source knows the model's window.
+            ValueError: If a setting is out of range.
+        """
+        info = model if isinstance(model, ModelInfo) else model_info(model)
+        settings.setdefault(
+            "reserve_tokens", min(_DEFAULT_RESERVE_TOKENS, info.max_input_tokens // 4)
+        )
+        settings.setdefault("max_input_tokens", info.max_input_tokens)
+        return cls(**settings)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The most a prompt may hold: the window without the reserve."""
+        return self.max_input_tokens - self.reserve_tokens
+
+    def allocate(self, max_tokens: int | None = None, fixed_tokens: int = 0) -> Allocation:
+        """Share out `max_tokens` (by default `prompt_tokens`) after `fixed_tokens`.
+
+        Raises:
+            ValueError: If a number is negative.
+        """
+        limit = self.prompt_tokens if max_tokens is None else max_tokens
+        _check_tokens("max_tokens", limit, at_least=0)
+        _check_tokens("fixed_tokens", fixed_tokens, at_least=0)
+        room = max(limit - fixed_tokens, 0)
+        summary = min(_share(self.summary_share, _default_summary(limit)).of(room), room)
+        history = _share(self.history_share, _default_history(limit)).of(room)
+        history = min(history, room - summary)
+        rest = room - summary - history
+        if self.recalled_share is None and limit < LARGE_ROOM_TOKENS:
+            recalled = rest
+        else:
+            recalled = min(_share(self.recalled_share, _LARGE_RECALLED).of(room), rest)
+        keep = self.keep_full_history
+        return Allocation(
+            max_tokens=limit,
+            fixed_tokens=fixed_tokens,
+            room=room,
+            history=history,
+            summary=summary,
+            recalled=recalled,
+            keep_full_history=limit >= LARGE_ROOM_TOKENS if keep is None else keep,
+        )
+
+
+def _share(given: Share | float | None, default: float) -> Share:
+    if isinstance(given, Share):
+        return given
+    return Share(fraction=default if given is None else given)
+
+
+def _default_history(max_tokens: int) -> float:
+    """A tenth in small windows, rising in a straight line to 60 % in large ones."""
+    grown = (max_tokens - SMALL_ROOM_TOKENS) / (LARGE_ROOM_TOKENS - SMALL_ROOM_TOKENS)
+    return _SMALL_HISTORY + (_LARGE_HISTORY - _SMALL_HISTORY) * min(max(grown, 0.0), 1.0)
+
+
+def _default_summary(max_tokens: int) -> float:
+    return 0.0 if max_tokens < _NO_SUMMARY_TOKENS else _SUMMARY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """How full the window is, and what to do about it."""
+
+    risk: RiskLevel
+    utilisation: float
+    """Current tokens as a share of the limit; above 1.0 when over."""
+    current_tokens: int
+    limit_tokens: int
+    available_tokens: int
+    """What is left; 0 when over."""
+    strategy: Strategy
+    message_count: int
+    elapsed: timedelta
+
+
+def analyze(
+    messages: Sequence[BaseMessage],
+    *,
+    counter: TokenCounter,
+    limit_tokens: int,
+    tools: Sequence[object] = (),
+    thresholds: Thresholds | None = None,
+) -> Analysis:
+    """How full `messages` and `tools` make a window of `limit_tokens`; changes nothing.
+
+    Raises:
+        ValueError: If `limit_tokens` is not positive.
+    """
+    _check_tokens("limit_tokens", limit_tokens, at_least=1)
+    started = time.perf_counter()
+    current = counter.messages(messages) + counter.tools(tools)
+    risk = (thresholds or Thresholds()).risk(current, limit_tokens)
+    return Analysis(
+        risk=risk,
+        utilisation=utilisation(current, limit_tokens),
+        current_tokens=current,
+        limit_tokens=limit_tokens,
+        available_tokens=max(limit_tokens - current, 0),
+        strategy=Strategy.for_risk(risk),
+        message_count=len(messages),
+        elapsed=timedelta(seconds=time.perf_counter() - started),
+    )
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_tokens(name: str, value: object, *, at_least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f"{name} must be an int of at least {at_least}, got {value!r}")
