@@ -1,0 +1,226 @@
+"""Where everything stands in the prompt, and how recalled text is shown.
+
+What changes least stands first: system text, summary, history, and last the current
+turn with what was recalled for it, so that a provider's prompt cache holds up to the
+current turn. Recalled text and summaries are data: they stand inside a fence that
+nothing within can close, each line says which message it is from, who spoke and on
+which day, and lines of one message are indented so that none can pose as another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any, NamedTuple, TypeVar
+
+from langchain_core.messages import BaseMessage, HumanMessage
+
+from langchain_ctxmgr.budget.tokens import TokenCounter
+from langchain_ctxmgr.prompt.validity import role_of
+from langchain_ctxmgr.records import Memory
+
+T = TypeVar("T")
+
+_RECALLED = ("<recalled data-only>\n", "</recalled>\n\n")
+_SUMMARY = ("<conversation-summary data-only>\n", "</conversation-summary>")
+_FENCE = re.compile(r"<(?=[\s/\\]*(?:recalled|conversation-summary)\b)", re.IGNORECASE)
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_LABELS = {"human": "user", "ai": "assistant"}
+
+
+class Order(StrEnum):
+    """In which order recalled messages, or exchanges of the history, are shown."""
+
+    CACHE_STABLE = "cache_stable"
+    """As they were said: what was sent before stays where it was."""
+    BOOKEND = "bookend"
+    """The most important first and last, the least in the middle, where models look least.
+
+    Source: Liu et al. 2023, "Lost in the Middle".
+    """
+    IMPORTANCE_FIRST = "importance_first"
+    ALTERNATING = "alternating"
+    """The most important, the newest, the next important, the next newest, and so on."""
+
+
+def ordered(items: Sequence[T], order: Order, score: Callable[[T], float]) -> list[T]:
+    """`items`, given as they were said, in `order`; among equals the earlier one counts more."""
+    if order is Order.CACHE_STABLE:
+        return list(items)
+    ranked = sorted(items, key=score, reverse=True)
+    if order is Order.IMPORTANCE_FIRST:
+        return ranked
+    if order is Order.BOOKEND:
+        return ranked[::2] + ranked[1::2][::-1]
+    places = sorted(range(len(items)), key=lambda place: -score(items[place]))
+    newest = range(len(items) - 1, -1, -1)
+    mixed = (place for pair in zip(places, newest, strict=True) for place in pair)
+    return [items[place] for place in dict.fromkeys(mixed)]
+
+
+def row(*, slot: int, speaker: str | None, role: str, text: str) -> str:
+    """One line that says which message, who, and what: `412 Ann: text`, newline included.
+
+    The text is verbatim but for white space (blank lines go, further lines are indented)
+    and for fence markers, whose `<` becomes `&lt;`.
+    """
+    name = " ".join((speaker or "").split()) or _LABELS.get(role, role)
+    lines = [kept for line in text.splitlines() if (kept := line.rstrip())]
+    said = "\n ".join(lines).lstrip()
+    return _FENCE.sub("&lt;", f"{slot} {name}: {said}\n")
+
+
+def day(at: date) -> str:
+    """The line above what was said on a day: `7 May 2023`, newline included."""
+    return f"{at.day} {_MONTHS[at.month - 1]} {at.year}\n"
+
+
+class _Line(NamedTuple):
+    memory: Memory
+    text: str
+    tokens: int
+
+
+class RecalledBlock:
+    """Recalled messages as the text that stands ahead of the question, priced exactly.
+
+    Every line is counted with its newline. Tokenizers never join across those, so the
+    parts add up to the whole and packing can fill a budget to the token. The block's end
+    may still merge with a question that starts with a newline or a slash: whoever promises
+    a bound counts the finished message.
+    """
+
+    def __init__(self, counter: TokenCounter, order: Order = Order.CACHE_STABLE) -> None:
+        self._counter = counter
+        self._order = order
+        self._lines: list[_Line] = []
+        self._days: set[date] = set()
+        self._last: _Line | None = None
+        self.tokens = 0
+        """What the block adds to the question: 0 while it is empty."""
+
+    def cost(self, memory: Memory) -> int:
+        """What adding `memory` would add, the fence and its day's line included."""
+        tokens = self._line(memory).tokens
+        if not self._lines:
+            tokens += sum(self._counter.text(mark) for mark in _RECALLED)
+        if self._order is Order.CACHE_STABLE and _day_of(memory) not in self._days:
+            tokens += self._counter.text(day(_day_of(memory)))
+        return tokens
+
+    def add(self, memory: Memory) -> None:
+        """Take `memory` into the block."""
+        self.tokens += self.cost(memory)
+        self._lines.append(self._line(memory))
+        self._days.add(_day_of(memory))
+
+    def render(self) -> str:
+        """The block, fence and blank line after it included; empty without memories."""
+        if not self._lines:
+            return ""
+        lines = ordered(
+            sorted(self._lines, key=_place), self._order, lambda line: line.memory.score
+        )
+        parts: list[str] = []
+        shown: date | None = None
+        for line in lines:
+            said_on = _day_of(line.memory)
+            if self._order is Order.CACHE_STABLE and said_on != shown:
+                parts.append(day(said_on))
+                shown = said_on
+            parts.append(line.text)
+        return "".join((_RECALLED[0], *parts, _RECALLED[1]))
+
+    def _line(self, memory: Memory) -> _Line:
+        if self._last is None or self._last.memory is not memory:
+            text = row(slot=memory.slot, speaker=memory.speaker, role=memory.role, text=memory.text)
+            if self._order is not Order.CACHE_STABLE:
+                text = f"{day(_day_of(memory)).rstrip()}, {text}"
+            self._last = _Line(memory, text, self._counter.text(text))
+        return self._last
+
+
+def _day_of(memory: Memory) -> date:
+    return memory.at.date()
+
+
+def _place(line: _Line) -> tuple[date, str, int]:
+    return _day_of(line.memory), line.memory.thread_id, line.memory.slot
+
+
+def render_recalled(
+    memories: Iterable[Memory], counter: TokenCounter, order: Order = Order.CACHE_STABLE
+) -> str:
+    """The block that shows `memories`, in `order`; empty without any."""
+    block = RecalledBlock(counter, order)
+    for memory in memories:
+        block.add(memory)
+    return block.render()
+
+
+def summary_message(text: str) -> HumanMessage:
+    """A summary as the message that stands for what the view leaves out.
+
+    A user message, not system text: it quotes the conversation. Its id depends on the
+    text alone.
+    """
+    name = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    fenced = f"{_SUMMARY[0]}{text.rstrip()}\n{_SUMMARY[1]}"
+    return HumanMessage(content=fenced, id=f"summary-{name}")
+
+
+def with_recalled(message: BaseMessage, recalled: str) -> BaseMessage:
+    """A copy of the question with the recalled block ahead of its own content."""
+    if not recalled:
+        return message
+    if isinstance(message.content, str):
+        return message.model_copy(update={"content": recalled + message.content})
+    block = {"type": "text", "text": recalled.rstrip()}
+    return message.model_copy(update={"content": [block, *message.content]})
+
+
+def assemble(
+    *,
+    system: BaseMessage | None = None,
+    summary: str = "",
+    history: Sequence[BaseMessage] = (),
+    turn: Sequence[BaseMessage] = (),
+    recalled: str = "",
+) -> list[BaseMessage]:
+    """The messages to send: system, summary, history, current turn.
+
+    Recalled text goes into the user message that opens the turn; where none does, it
+    stands in a user message of its own. The input is never changed.
+    """
+    messages = [] if system is None else [system]
+    if summary:
+        messages.append(summary_message(summary))
+    messages += history
+    if recalled and turn and role_of(turn[0]) == "human":
+        return [*messages, with_recalled(turn[0], recalled), *turn[1:]]
+    if recalled:
+        messages.append(HumanMessage(content=recalled.rstrip()))
+    return [*messages, *turn]
+
+
+def prefix_digest(messages: Iterable[BaseMessage]) -> str:
+    """SHA-256, as hex, of what the provider is sent before the current turn."""
+    digest = sha256()
+    for message in messages:
+        calls: Any = getattr(message, "tool_calls", None)
+        rest = (
+            message.type,
+            message.id,
+            message.name,
+            getattr(message, "tool_call_id", None),
+            calls,
+            message.additional_kwargs,
+        )
+        content = message.content if isinstance(message.content, str) else repr(message.content)
+        encoded = content.encode("utf-8", "surrogatepass")
+        head = f"{len(encoded)} {message.content.__class__.__name__} {rest!r}\n"
+        digest.update(head.encode("utf-8", "surrogatepass") + encoded)
+    return digest.hexdigest()
