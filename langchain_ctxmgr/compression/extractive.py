@@ -1,0 +1,215 @@
+"""A summary without any model: the sentences that say most, in the order they were said.
+
+A sentence counts by how central it is (how much of the conversation's vocabulary it
+shares), by the importance of its message and by what it adds to the sentences already
+taken. Every line names the message it is from, so that nothing in the summary stands
+without its source. The cost is bounded whatever it is given.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import log, sqrt
+
+from langchain_ctxmgr import analysis
+from langchain_ctxmgr.budget.tokens import TokenCounter
+from langchain_ctxmgr.prompt.layout import day, row, summary_message
+from langchain_ctxmgr.records import LogRecord, Summary
+
+MAX_SENTENCES = 256
+"""Read at most, shared evenly between the records."""
+_MAX_CHARS = 1_500
+"""Read of one record: what matters in a long text tends to stand early."""
+_IMPORTANCE_FLOOR = 0.25
+"""Weight of a record of no importance; one of importance 1 has five times as much."""
+_QUESTION_WEIGHT = 0.5
+"""A question tells what was asked, its answer what is so."""
+_OWN_SHARE = 0.5
+"""How much of its likeness to itself a sentence loses: an aside is like nothing else."""
+_KNOWN_WEIGHT = 0.3
+"""What a word is still worth once a sentence with it was taken."""
+_LENGTH_POWER = 0.6
+"""Between 0 (long sentences win) and 1 (fragments win).
+
+Source: Lin and Bilmes 2010, "Multi-document summarization via budgeted maximization of
+submodular functions" (scaled cost).
+"""
+_LINE_CHARS = 24
+"""About what naming the source costs, in characters: keeps one-word sentences out."""
+_MAX_MISSES = 12
+"""Sentences in a row that did not fit: then the budget is as full as it gets."""
+
+EMPTY = Summary(text="", tokens=0, source_ids=())
+
+
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    record: int
+    place: int
+    text: str
+    weights: dict[int, float]
+    """Term id to its share of the sentence's centrality, before novelty."""
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractiveSummarizer:
+    """Makes summaries of recorded messages from their own sentences."""
+
+    def summarize(
+        self, records: Sequence[LogRecord], max_tokens: int, counter: TokenCounter
+    ) -> Summary:
+        """The best sentences of `records` within `max_tokens`, fence and overhead included.
+
+        Args:
+            records: What to summarize, oldest first; meant for up to about 64.
+            max_tokens: For the whole summary message.
+            counter: The counter of the model that will read it.
+
+        Returns:
+            The text without its fence and the message ids it comes from. Empty when not
+            even one sentence fits. `tokens` is what `layout.summary_message` of it costs.
+        """
+        if counter.message(summary_message("")) >= max_tokens:
+            return EMPTY
+        taken = _pick(_weigh(_read(records)), records, max_tokens, counter)
+        while taken:
+            text = _render(taken, records)
+            tokens = counter.message(summary_message(text))
+            if tokens <= max_tokens:
+                sources = sorted({sentence.record for sentence in taken})
+                return Summary(
+                    text=text,
+                    tokens=tokens,
+                    source_ids=tuple(records[index].message_id for index in sources),
+                )
+            taken.pop()
+        return EMPTY
+
+
+def _read(records: Sequence[LogRecord]) -> list[_Sentence]:
+    share = max(2, MAX_SENTENCES // max(1, len(records)))
+    found: list[_Sentence] = []
+    for index, record in enumerate(records[:MAX_SENTENCES]):
+        text = analysis.message_text(record.message)[:_MAX_CHARS]
+        weight = _IMPORTANCE_FLOOR + record.importance
+        for place, sentence in enumerate(analysis.sentences(text)[:share]):
+            said = " ".join(sentence.split())
+            counts = Counter(analysis.terms(said))
+            if not counts:
+                continue
+            scale = weight * (_QUESTION_WEIGHT if said.endswith("?") else 1.0)
+            scale /= (len(said) + _LINE_CHARS) ** _LENGTH_POWER
+            found.append(_Sentence(index, place, said, dict(counts), scale))
+    return found
+
+
+def _weigh(found: Sequence[_Sentence]) -> list[_Sentence]:
+    """Give each term its part in `v . c`: sentence vector times centroid.
+
+    That product is the sum of the sentence's similarities to all others.
+
+    Source: Erkan and Radev 2004, "LexRank", degree centrality over tf-idf cosines.
+    """
+    spread = Counter(term for sentence in found for term in sentence.weights)
+    rarity = {term: log(1 + len(found) / seen) for term, seen in spread.items()}
+    centroid: defaultdict[int, float] = defaultdict(float)
+    vectors: list[dict[int, float]] = []
+    for sentence in found:
+        vector = {term: (1 + log(n)) * rarity[term] for term, n in sentence.weights.items()}
+        length = sqrt(sum(value * value for value in vector.values()))
+        vector = {term: value / length for term, value in vector.items()}
+        vectors.append(vector)
+        for term, value in vector.items():
+            centroid[term] += value
+    return [
+        _Sentence(
+            sentence.record,
+            sentence.place,
+            sentence.text,
+            {term: value * (centroid[term] - _OWN_SHARE * value) for term, value in vector.items()},
+            sentence.scale,
+        )
+        for sentence, vector in zip(found, vectors, strict=True)
+    ]
+
+
+def _pick(
+    found: Sequence[_Sentence],
+    records: Sequence[LogRecord],
+    max_tokens: int,
+    counter: TokenCounter,
+) -> list[_Sentence]:
+    """Greedy by gain: what a sentence is worth shrinks as its words get known.
+
+    A gain only ever shrinks, so a stale one on top of the heap is worked out anew and put
+    back, and the rest need no look.
+    """
+    known: defaultdict[int, float] = defaultdict(lambda: 1.0)
+    heap = [
+        (-sum(sentence.weights.values()) * sentence.scale, index)
+        for index, sentence in enumerate(found)
+    ]
+    heapq.heapify(heap)
+    room = max_tokens - counter.message(summary_message(""))
+    taken: list[_Sentence] = []
+    misses = 0
+    while heap and misses < _MAX_MISSES:
+        _, index = heapq.heappop(heap)
+        sentence = found[index]
+        gain = sentence.scale * sum(value * known[term] for term, value in sentence.weights.items())
+        if heap and -gain > heap[0][0]:
+            heapq.heappush(heap, (-gain, index))
+            continue
+        cost = _cost(sentence, taken, records, counter)
+        if cost > room:
+            misses += 1
+            continue
+        misses = 0
+        room -= cost
+        taken.append(sentence)
+        for term in sentence.weights:
+            known[term] *= _KNOWN_WEIGHT
+    return taken
+
+
+def _cost(
+    sentence: _Sentence,
+    taken: Iterable[_Sentence],
+    records: Sequence[LogRecord],
+    counter: TokenCounter,
+) -> int:
+    """What one more sentence adds, its line's head and its day included where new."""
+    record = records[sentence.record]
+    if any(other.record == sentence.record for other in taken):
+        return counter.text(f" … {sentence.text}")
+    cost = counter.text(_line(record, sentence.text))
+    if all(records[other.record].at.date() != record.at.date() for other in taken):
+        cost += counter.text(day(record.at))
+    return cost
+
+
+def _line(record: LogRecord, text: str) -> str:
+    return row(slot=record.slot, speaker=record.speaker, role=record.role, text=text)
+
+
+def _render(taken: Iterable[_Sentence], records: Sequence[LogRecord]) -> str:
+    by_record: defaultdict[int, list[_Sentence]] = defaultdict(list)
+    for sentence in sorted(taken, key=lambda sentence: (sentence.record, sentence.place)):
+        by_record[sentence.record].append(sentence)
+    parts: list[str] = []
+    shown = None
+    for index, said in by_record.items():
+        record = records[index]
+        if record.at.date() != shown:
+            shown = record.at.date()
+            parts.append(day(record.at))
+        text = said[0].text
+        for before, after in pairwise(said):
+            text += f" {after.text}" if after.place == before.place + 1 else f" … {after.text}"
+        parts.append(_line(record, text))
+    return "".join(parts).rstrip("\n")
