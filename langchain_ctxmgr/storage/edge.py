@@ -1,0 +1,444 @@
+"""Vectors in a folder: Qdrant Edge, Qdrant's own engine inside this process.
+
+Edge answers in well under a millisecond and holds the interpreter lock while it does, so
+the async methods call it in place; a thread would gain nothing. What takes longer
+(many points, erasing) goes in slices with a turn of the event loop between them.
+
+One process owns a folder. The folder holds `index.json` (what is in it) and one
+`shard-*` folder that `index.json` names. Edge never gives space back and keeps deleted
+points in its files and its write-ahead log, so erasing copies what stays into a new shard
+and then switches `index.json` over in one atomic step.
+
+Two habits of Edge shape the rest. A forked child hangs as soon as it queries its parent's
+shard: it is told so instead, and never touches or frees the shard. And Edge writes through
+memory maps, so a full disk would end the process with SIGBUS: free space is checked before
+each write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar, cast
+
+import qdrant_edge as edge
+
+from langchain_ctxmgr.errors import ShardInUseError, StorageError
+from langchain_ctxmgr.records import Scope
+from langchain_ctxmgr.storage import edge_folder, edge_shard
+from langchain_ctxmgr.storage.edge_folder import FolderIndex
+from langchain_ctxmgr.storage.vectors import DenseVectors, Hit, Point, VectorQuery, conditions
+
+T = TypeVar("T")
+Steps = Generator[float, None, T]
+"""Work in slices: each yield is a place to let others run, for at least so many seconds."""
+
+SLICE_POINTS = 32
+"""Points written in one go: about 1 ms, the longest that an event loop is held."""
+FLUSH_POINTS = 5_000
+"""Points between two flushes. A flush takes 30 to 100 ms whatever there is to write; the
+write-ahead log covers a killed process without it, and grows 2.5 MB per 1,000 points."""
+MIN_FREE_BYTES = 64 * 2**20
+"""Free space below which nothing is written: two of the 32 MB files Edge maps ahead."""
+_WAIT_SECONDS = 0.005
+
+
+class EdgeVectorStore:
+    """A `VectorStore` in the folder `path`, opened by `setup` or first use.
+
+    Args:
+        path: Folder of its own; made when missing.
+        dense: The embedding its dense vectors come from, None for keyword recall alone.
+            A folder is built for one embedding: another name or size is a `StorageError`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, dense: DenseVectors | None = None) -> None:
+        self.path = Path(path)
+        self._dense = dense
+        self._lock = threading.RLock()
+        self._shard: edge.EdgeShard | None = None
+        self._index: FolderIndex | None = None
+        self._next: edge.EdgeShard | None = None
+        self._pid: int | None = None
+        self._closed = False
+        self._unflushed = 0
+        self._erased = 0
+        self._rewritten = 0
+
+    @property
+    def dense(self) -> DenseVectors | None:
+        """The embedding it was opened for."""
+        return self._dense
+
+    @property
+    def index_id(self) -> str:
+        """Identity of the folder's content; opens the store when needed."""
+        with self._opened():
+            return cast("FolderIndex", self._index).index_id
+
+    def setup(self) -> None:
+        """Open the folder, creating it where there is none, and finish a broken-off erasure.
+
+        Raises:
+            ShardInUseError: If another process, or another store in this one, owns it.
+            StorageError: If it is damaged, was built for another embedding, or the disk
+                is full.
+        """
+        with self._opened():
+            pass
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """Store `points`, replacing those with the same id. All are checked first.
+
+        Raises:
+            ValueError: If a point is not as `Point` says; nothing is stored then.
+            StorageError: If the disk is full.
+        """
+        _finish(self._upsert(points))
+
+    def query(
+        self, scope: Scope, queries: Sequence[VectorQuery], *, before_slot: int | None = None
+    ) -> list[list[Hit]]:
+        """The best points for each query, best first, ties by id ascending.
+
+        Where more than `edge_shard.TIE_POINTS` share the score at the limit, Edge's scan
+        decides which of them: the same ones for the same folder.
+        """
+        asks = [edge_shard.checked_ask(scope, query, before_slot, self._dense) for query in queries]
+        with self._opened() as shard:
+            return edge_shard.search(shard, scope, asks) if any(asks) else [[] for _ in asks]
+
+    def count(self, scope: Scope) -> int:
+        """Points in `scope`. Takes time in proportion to them: 16 ms for 50,000."""
+        needed = edge_shard.edge_filter(conditions(scope))
+        with self._opened() as shard:
+            return shard.count(edge.CountRequest(exact=True, filter=needed))
+
+    def scroll(self, scope: Scope, *, after_id: int = 0, limit: int = 1_000) -> list[Point]:
+        """The points of `scope` after `after_id` in id order.
+
+        Vectors are as stored: dense ones scaled to length 1 and rounded to 16 bits.
+        """
+        needed = edge_shard.edge_filter(conditions(scope))
+        with self._opened() as shard:
+            records, _ = edge_shard.page(shard, after_id + 1, limit, needed)
+            return [edge_shard.stored_point(record) for record in records]
+
+    def delete(self, scope: Scope) -> int:
+        """Erase the points of `scope` from the store and its files; how many there were.
+
+        What stays is copied into a new shard, 80 µs a point, in slices that let queries
+        and writes through. Broken off, `setup` finishes it.
+        """
+        return _finish(self._delete(scope))
+
+    def drop(self) -> None:
+        """Erase the folder's content, damaged or not; the next use starts an empty one.
+
+        Raises:
+            ShardInUseError: If another process owns it.
+        """
+        self._refuse()
+        with self._lock, edge_shard.storage_errors(f"drop the vectors in {self.path}"):
+            if self._shard is None:
+                self._claim()
+            self._release()
+            self._rewritten = self._erased
+            edge_folder.erase(self.path)
+
+    def flush(self) -> None:
+        """Make everything durable against power loss: 30 to 100 ms."""
+        with self._opened() as shard:
+            shard.flush()
+            self._unflushed = 0
+
+    def close(self) -> None:
+        """Flush and release the folder; again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._is_forked():
+            return
+        with self._lock, edge_shard.storage_errors(f"close the vectors in {self.path}"):
+            if self._shard is not None and self._unflushed:
+                self._shard.flush()
+            self._release()
+
+    def keep_shards(self) -> None:
+        """Never free the shards, as called in a forked child: their files are the parent's."""
+        for shard in self._shards():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(shard))
+
+    async def asetup(self) -> None:
+        """`setup` on an event loop: opening holds it for up to 0.3 s."""
+        self.setup()
+
+    async def aupsert(self, points: Sequence[Point]) -> None:
+        """`upsert` on an event loop, which gets a turn every `SLICE_POINTS` points."""
+        await _afinish(self._upsert(points))
+
+    async def aquery(
+        self, scope: Scope, queries: Sequence[VectorQuery], *, before_slot: int | None = None
+    ) -> list[list[Hit]]:
+        """`query`, in place: Edge holds the interpreter lock, a thread would gain nothing."""
+        return self.query(scope, queries, before_slot=before_slot)
+
+    async def acount(self, scope: Scope) -> int:
+        """`count`, in place."""
+        return self.count(scope)
+
+    async def ascroll(self, scope: Scope, *, after_id: int = 0, limit: int = 1_000) -> list[Point]:
+        """`scroll`, in place."""
+        return self.scroll(scope, after_id=after_id, limit=limit)
+
+    async def adelete(self, scope: Scope) -> int:
+        """`delete` on an event loop, which gets a turn every `SLICE_POINTS` points."""
+        return await _afinish(self._delete(scope))
+
+    async def adrop(self) -> None:
+        """`drop`, in place."""
+        self.drop()
+
+    async def aflush(self) -> None:
+        """`flush`, in place."""
+        self.flush()
+
+    async def aclose(self) -> None:
+        """`close`, in place."""
+        self.close()
+
+    def _open(self) -> None:
+        """Take ownership of the folder.
+
+        Another process may create or switch it meanwhile, so what was opened counts only if
+        `index.json` still names it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        edge_folder.require_free(self.path, MIN_FREE_BYTES)
+        while True:
+            index = edge_folder.read(self.path)
+            if index is None:
+                index, shard = self._first()
+            else:
+                self._check_dense(index)
+                shard = self._loaded(index)
+            if shard is not None and edge_folder.read(self.path) == index:
+                break
+            if shard is not None:
+                shard.close()
+        edge_folder.tidy(self.path, index)
+        self._shard, self._index, self._pid = shard, index, os.getpid()
+        self._unflushed = 0
+        _stores.add(self)
+        if index.is_erasing:
+            self._erased += 1
+            _finish(self._rewrite())
+
+    def _first(self) -> tuple[FolderIndex, edge.EdgeShard | None]:
+        name = edge_folder.new_shard_name()
+        index = FolderIndex(uuid=uuid.uuid4().hex, shard=name, dense=self._dense)
+        shard = edge_shard.created(self.path / name, self._dense)
+        if edge_folder.publish(self.path, index):
+            return index, shard
+        shard.close()
+        edge_folder.remove_shard(self.path, name)
+        return index, None
+
+    def _loaded(self, index: FolderIndex) -> edge.EdgeShard | None:
+        try:
+            with edge_shard.storage_errors(f"open the vectors in {self.path}"):
+                return edge.EdgeShard.load(str(self.path / index.shard))
+        except StorageError as error:
+            if _IN_USE in str(error):
+                raise ShardInUseError(
+                    f"{self.path} is in use by another process, or open already in this one; "
+                    "one process owns a Qdrant Edge folder: to share vectors between "
+                    "processes use server mode (a Qdrant server)"
+                ) from error
+            if edge_folder.read(self.path) != index:
+                return None
+            raise StorageError(f"{error}; {edge_folder.REBUILD}") from error
+
+    def _claim(self) -> None:
+        """Own the folder if it can be opened; a damaged one has no owner."""
+        try:
+            index = edge_folder.read(self.path)
+            self._shard = self._loaded(index) if index is not None else None
+        except ShardInUseError:
+            raise
+        except StorageError:
+            return
+
+    def _check_dense(self, index: FolderIndex) -> None:
+        if index.dense != self._dense:
+            raise StorageError(
+                f"{self.path} holds {_described(index.dense)} and was opened for "
+                f"{_described(self._dense)}; use another folder, or "
+                f"rebuild this one with `ctxmgr reindex`"
+            )
+
+    def _is_forked(self) -> bool:
+        return self._pid is not None and self._pid != os.getpid()
+
+    def _refuse(self) -> None:
+        if self._closed:
+            raise StorageError(f"the vector store of {self.path} is closed")
+        if self._is_forked():
+            raise ShardInUseError(
+                f"{self.path} belongs to the process this one was forked from; open a store "
+                "after the fork, in one process, or use server mode (a Qdrant server)"
+            )
+
+    @contextlib.contextmanager
+    def _opened(self) -> Generator[edge.EdgeShard]:
+        self._refuse()
+        with self._lock, edge_shard.storage_errors(f"use the vectors in {self.path}"):
+            self._refuse()
+            if self._shard is None:
+                self._open()
+            yield cast("edge.EdgeShard", self._shard)
+
+    def _shards(self) -> list[edge.EdgeShard]:
+        return [shard for shard in (self._shard, self._next) if shard is not None]
+
+    def _release(self) -> None:
+        for shard in self._shards():
+            shard.close()
+        self._shard = self._next = self._index = self._pid = None
+        _stores.discard(self)
+
+    def _upsert(self, points: Sequence[Point]) -> Steps[None]:
+        ready: list[edge.Point] = []
+        for start in range(0, len(points), SLICE_POINTS):
+            ready += [
+                edge_shard.edge_point(point, self._dense)
+                for point in points[start : start + SLICE_POINTS]
+            ]
+            if len(points) > SLICE_POINTS:
+                yield 0.0
+        for start in range(0, len(ready), SLICE_POINTS):
+            if start:
+                yield 0.0
+            piece = ready[start : start + SLICE_POINTS]
+            with self._opened() as shard:
+                edge_folder.require_free(self.path, MIN_FREE_BYTES)
+                self._update(shard, edge.UpdateOperation.upsert_points(piece))
+                self._unflushed += len(piece)
+                if self._unflushed >= FLUSH_POINTS:
+                    shard.flush()
+                    self._unflushed = 0
+
+    def _update(self, shard: edge.EdgeShard, operation: edge.UpdateOperation) -> None:
+        shard.update(operation)
+        if self._next is not None:
+            self._next.update(operation)
+
+    def _delete(self, scope: Scope) -> Steps[int]:
+        needed = edge_shard.edge_filter(conditions(scope))
+        with self._opened() as shard:
+            index = cast("FolderIndex", self._index)
+            found = shard.count(edge.CountRequest(exact=True, filter=needed))
+            if not found and not index.is_erasing:
+                return 0
+            edge_folder.require_free(self.path, MIN_FREE_BYTES)
+            self._index = replace(index, is_erasing=True)
+            edge_folder.replace(self.path, self._index)
+            self._update(shard, edge.UpdateOperation.delete_points_by_filter(needed))
+            self._erased += 1
+            turn = self._erased
+        while self._rewritten < turn:
+            if self._next is None:
+                yield from self._rewrite()
+            else:
+                yield _WAIT_SECONDS
+        return found
+
+    def _rewrite(self) -> Steps[None]:
+        """Copy what is not deleted into a new shard and switch over to it."""
+        with self._opened():
+            if self._next is not None:
+                return
+            turn = self._erased
+            name = edge_folder.new_shard_name()
+            self._next = fresh = edge_shard.created(self.path / name, self._dense)
+        try:
+            start: int | None = 1
+            while start is not None:
+                with self._opened() as shard:
+                    if self._next is not fresh:
+                        return
+                    edge_folder.require_free(self.path, MIN_FREE_BYTES)
+                    records, start = edge_shard.page(shard, start, SLICE_POINTS)
+                    copies = [edge.Point(r.id, r.vector or {}, r.payload) for r in records]
+                    fresh.update(edge.UpdateOperation.upsert_points(copies))
+                yield 0.0
+            with self._opened() as shard:
+                if self._next is not fresh:
+                    return
+                fresh.flush()
+                index = cast("FolderIndex", self._index)
+                switched = replace(index, shard=name, is_erasing=self._erased > turn)
+                edge_folder.replace(self.path, switched)
+                self._shard, self._next, self._index = fresh, None, switched
+                self._rewritten = turn
+                self._unflushed = 0
+                shard.close()
+                edge_folder.remove_shard(self.path, index.shard)
+        finally:
+            if not self._is_forked():
+                with self._lock:
+                    if self._next is fresh:
+                        self._next = None
+                    if self._shard is not fresh:
+                        fresh.close()
+                        edge_folder.remove_shard(self.path, name)
+
+
+_IN_USE = "WouldBlock"
+"""How Edge says that the shard's write-ahead log is locked."""
+
+_stores: weakref.WeakSet[EdgeVectorStore] = weakref.WeakSet()
+
+
+def _keep_shards_in_child() -> None:
+    for store in _stores:
+        store.keep_shards()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_shards_in_child)
+
+
+def _described(dense: DenseVectors | None) -> str:
+    return f"{dense.name} vectors of size {dense.size}" if dense else "no dense vectors"
+
+
+def _finish(steps: Steps[T]) -> T:
+    while True:
+        try:
+            wait = next(steps)
+        except StopIteration as stop:
+            return cast("T", stop.value)
+        if wait:
+            time.sleep(wait)
+
+
+async def _afinish(steps: Steps[T]) -> T:
+    try:
+        while True:
+            try:
+                wait = next(steps)
+            except StopIteration as stop:
+                return cast("T", stop.value)
+            await asyncio.sleep(wait)
+    finally:
+        steps.close()

@@ -1,0 +1,261 @@
+"""One Qdrant Edge shard in this package's terms: making, reading and searching it.
+
+Dense vectors are kept as 16-bit floats beside 4-bit codes (TurboQuant); a search scans the
+codes and rescores twice as many points as asked from the floats. On 100,000 MiniLM vectors
+that takes 2.5 ms against 9 ms for the floats alone and returns the same top 100. The shard
+is never optimized (`optimize()` blocks for minutes): it stays one appendable segment,
+without HNSW graph, so every answer comes from a full scan of the scope.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import qdrant_edge as edge
+
+from langchain_ctxmgr.errors import StorageError
+from langchain_ctxmgr.records import Scope
+from langchain_ctxmgr.storage.vectors import (
+    DENSE,
+    SCOPES_FIELD,
+    SPARSE_NAMES,
+    Condition,
+    DenseVectors,
+    Hit,
+    Match,
+    Point,
+    SparseVector,
+    VectorQuery,
+    Within,
+    checked_dense,
+    checked_point_id,
+    checked_sparse,
+    conditions,
+    corpus_level,
+    scope_key,
+    stored_payload,
+)
+
+TIE_POINTS = 64
+"""Points fetched beyond a query's limit, so that ties at the limit are broken by id."""
+_OVERSAMPLING = 2.0
+"""Codes alone put 96 % of the true top 100 into the first 100, all of it into the first 150."""
+
+_KEYWORDS = (SCOPES_FIELD, "thread_id", "user_id", "kind")
+
+
+@contextlib.contextmanager
+def storage_errors(what: str) -> Generator[None]:
+    """The boundary to Edge: its bare `Exception`s become `StorageError`s saying `what`."""
+    try:
+        yield
+    except (StorageError, ValueError):
+        raise
+    except Exception as error:
+        raise StorageError(f"cannot {what}: {error}") from error
+
+
+def created(folder: Path, dense: DenseVectors | None) -> edge.EdgeShard:
+    """A new shard in `folder`, which it makes, with its payload indexes."""
+    vectors: dict[str, edge.EdgeVectorParams] = {}
+    if dense is not None:
+        vectors[DENSE] = edge.EdgeVectorParams(
+            size=dense.size,
+            distance=edge.Distance.Cosine,
+            datatype=edge.VectorStorageDatatype.Float16,
+            quantization_config=edge.TurboQuantQuantizationConfig(
+                bits=edge.TurboQuantBitSize.Bits4
+            ),
+        )
+    sparse = {
+        name: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf) for name in SPARSE_NAMES
+    }
+    folder.mkdir(parents=True)
+    shard = edge.EdgeShard.create(
+        str(folder), edge.EdgeConfig(vectors=vectors, sparse_vectors=sparse)
+    )
+    indexes: dict[str, Any] = {
+        "tenant_id": edge.KeywordIndexParams(is_tenant=True),
+        **{name: edge.KeywordIndexParams() for name in _KEYWORDS},
+        "slot": edge.IntegerIndexParams(lookup=False, range=True),
+        "at": edge.FloatIndexParams(),
+    }
+    for name, params in indexes.items():
+        shard.update(edge.UpdateOperation.create_field_index(name, params))
+    return shard
+
+
+def edge_filter(needed: Sequence[Condition]) -> edge.Filter:
+    """`needed` as Edge takes it."""
+    return edge.Filter(
+        must=[
+            edge.FieldCondition(key=each.field, match=edge.MatchValue(each.value))
+            if isinstance(each, Match)
+            else edge.FieldCondition(
+                key=each.field, range=edge.RangeFloat(gte=each.start, lt=each.until)
+            )
+            for each in needed
+        ]
+    )
+
+
+def edge_point(point: Point, dense: DenseVectors | None) -> edge.Point:
+    """`point` as Edge takes it.
+
+    Raises:
+        ValueError: If it is not as `Point` says: Edge itself would store half a batch, or
+            a NaN, without a word.
+    """
+    point_id = checked_point_id(point.id)
+    vectors: dict[str, Any] = {}
+    for name, sparse in point.sparse.items():
+        if name not in SPARSE_NAMES:
+            raise ValueError(f"sparse vector must be one of {SPARSE_NAMES}, got {name!r}")
+        indices, values = checked_sparse(sparse)
+        if indices:
+            vectors[name] = edge.SparseVector(list(indices), list(values))
+    for name, numbers in point.dense.items():
+        if name != DENSE:
+            raise ValueError(f"dense vector must be {DENSE!r}, got {name!r}")
+        vectors[name] = checked_dense(numbers, dense)
+    return edge.Point(point_id, vectors, stored_payload(point))
+
+
+def stored_point(record: edge.Record) -> Point:
+    """The point that Edge kept as `record`."""
+    vectors = cast("dict[str, Any]", record.vector or {})
+    payload = record.payload or {}
+    return Point(
+        id=cast("int", record.id),
+        payload={name: value for name, value in payload.items() if name != SCOPES_FIELD},
+        sparse={
+            name: SparseVector(vectors[name].indices, vectors[name].values)
+            for name in SPARSE_NAMES
+            if name in vectors
+        },
+        dense={DENSE: vectors[DENSE]} if DENSE in vectors else {},
+    )
+
+
+def page(
+    shard: edge.EdgeShard, start: int, limit: int, needed: edge.Filter | None = None
+) -> tuple[list[edge.Record], int | None]:
+    """The records from id `start` on, and the id to go on from."""
+    records, following = shard.scroll(
+        edge.ScrollRequest(
+            offset=start, limit=limit, filter=needed, with_payload=True, with_vector=True
+        )
+    )
+    return records, cast("int | None", following)
+
+
+class Ask(NamedTuple):
+    """One checked query, ready for Edge."""
+
+    vector: Any
+    using: str
+    limit: int
+    scope: Condition
+    within: tuple[Within, ...]
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the vector is an embedding."""
+        return self.using == DENSE
+
+
+def checked_ask(
+    scope: Scope, query: VectorQuery, before_slot: int | None, dense: DenseVectors | None
+) -> Ask | None:
+    """`query` of `scope`, checked; None for an empty one, which nothing answers.
+
+    Raises:
+        ValueError: If scope or query are not as `VectorStore.query` says.
+    """
+    needed = conditions(
+        scope, before_slot=before_slot, at_from=query.at_from, at_until=query.at_until
+    )
+    if query.limit < 1:
+        raise ValueError(f"limit must be at least 1, got {query.limit}")
+    vector: Any
+    if query.using in SPARSE_NAMES:
+        if not isinstance(query.vector, SparseVector):
+            raise ValueError(f"{query.using} takes a SparseVector, got {query.vector!r}")
+        indices, values = checked_sparse(query.vector)
+        if not indices:
+            return None
+        vector = edge.SparseVector(list(indices), list(values))
+    elif query.using == DENSE and not isinstance(query.vector, SparseVector):
+        vector = checked_dense(query.vector, dense)
+    else:
+        raise ValueError(f"using must be one of {(*SPARSE_NAMES, DENSE)}, got {query.using!r}")
+    within = tuple(each for each in needed if isinstance(each, Within))
+    return Ask(vector, query.using, query.limit, needed[0], within)
+
+
+def search(shard: edge.EdgeShard, scope: Scope, asks: Sequence[Ask | None]) -> list[list[Hit]]:
+    """The hits of each ask, in one batch."""
+    idf = edge.IdfParams(_corpus(shard, scope))
+    found = iter(
+        shard.query_batch(
+            edge.QueryBatchRequest(
+                [_request(ask, idf, narrow=not ask.is_dense) for ask in asks if ask]
+            )
+        )
+    )
+    return [_hits(shard, ask, next(found), idf) if ask else [] for ask in asks]
+
+
+def _corpus(shard: edge.EdgeShard, scope: Scope) -> edge.Filter:
+    whole = edge_filter((Match(SCOPES_FIELD, scope_key(scope)),))
+    # Edge's estimate is exact for one keyword, and takes 15 µs whatever it counts.
+    points = shard.count(edge.CountRequest(exact=False, filter=whole))
+    return edge_filter((Match(SCOPES_FIELD, scope_key(scope, corpus_level(points))),))
+
+
+def _request(ask: Ask, idf: edge.IdfParams, *, narrow: bool) -> edge.QueryRequest:
+    """The request for `ask`; not `narrow` leaves its ranges to `_hits`.
+
+    A dense scan tests the filter on every point of the scope, at 16 ms per 100,000 with a
+    range in it against 1 ms without. A sparse search tests it on what matches a term only.
+    """
+    params = edge.SearchParams(
+        idf=None if ask.is_dense else idf,
+        quantization=edge.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING)
+        if ask.is_dense
+        else None,
+    )
+    is_open = bool(ask.within) and not narrow
+    return edge.QueryRequest(
+        limit=ask.limit * (2 if is_open else 1) + TIE_POINTS,
+        query=edge.Query.Nearest(ask.vector, using=ask.using),
+        filter=edge_filter((ask.scope,) if is_open else (ask.scope, *ask.within)),
+        params=params,
+        with_payload=[each.field for each in ask.within] if is_open else None,
+    )
+
+
+def _hits(
+    shard: edge.EdgeShard, ask: Ask, points: list[edge.ScoredPoint], idf: edge.IdfParams
+) -> list[Hit]:
+    if ask.is_dense and ask.within:
+        is_all = len(points) < ask.limit * 2 + TIE_POINTS
+        points = [point for point in points if _is_within(point.payload or {}, ask.within)]
+        if len(points) < ask.limit and not is_all:
+            points = shard.query(_request(ask, idf, narrow=True))
+    hits = [Hit(cast("int", point.id), point.score) for point in points]
+    hits.sort(key=lambda hit: (-hit.score, hit.id))
+    return hits[: ask.limit]
+
+
+def _is_within(payload: Mapping[str, Any], within: Sequence[Within]) -> bool:
+    for field, start, until in within:
+        value = payload.get(field)
+        if value is None or (start is not None and value < start):
+            return False
+        if until is not None and value >= until:
+            return False
+    return True
