@@ -22,8 +22,8 @@ from langchain_ctxmgr.records import LogRecord, Summary
 
 MAX_SENTENCES = 256
 """Read at most, shared evenly between the records."""
-_MAX_CHARS = 1_500
-"""Read of one record: what matters in a long text tends to stand early."""
+_SENTENCE_CHARS = 160
+"""Read for each sentence of a record's share: what matters tends to stand early."""
 _IMPORTANCE_FLOOR = 0.25
 """Weight of a record of no importance; one of importance 1 has five times as much."""
 _QUESTION_WEIGHT = 0.5
@@ -95,7 +95,7 @@ def _read(records: Sequence[LogRecord]) -> list[_Sentence]:
     share = max(2, MAX_SENTENCES // max(1, len(records)))
     found: list[_Sentence] = []
     for index, record in enumerate(records[:MAX_SENTENCES]):
-        text = analysis.message_text(record.message)[:_MAX_CHARS]
+        text = analysis.message_text(record.message)[: share * _SENTENCE_CHARS]
         weight = _IMPORTANCE_FLOOR + record.importance
         for place, sentence in enumerate(analysis.sentences(text)[:share]):
             said = " ".join(sentence.split())

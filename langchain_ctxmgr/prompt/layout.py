@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.prompt.validity import role_of
@@ -210,17 +210,12 @@ def prefix_digest(messages: Iterable[BaseMessage]) -> str:
     """SHA-256, as hex, of what the provider is sent before the current turn."""
     digest = sha256()
     for message in messages:
-        calls: Any = getattr(message, "tool_calls", None)
-        rest = (
-            message.type,
-            message.id,
-            message.name,
-            getattr(message, "tool_call_id", None),
-            calls,
-            message.additional_kwargs,
-        )
-        content = message.content if isinstance(message.content, str) else repr(message.content)
-        encoded = content.encode("utf-8", "surrogatepass")
-        head = f"{len(encoded)} {message.content.__class__.__name__} {rest!r}\n"
+        content = message.content
+        is_text = isinstance(content, str)
+        encoded = (content if is_text else repr(content)).encode("utf-8", "surrogatepass")
+        calls = message.tool_calls if isinstance(message, AIMessage) else None
+        answers = message.tool_call_id if isinstance(message, ToolMessage) else None
+        parts = (message.type, message.id, message.name, answers, is_text, len(encoded))
+        head = f"{parts!r}{calls or None!r}{message.additional_kwargs or None!r}\n"
         digest.update(head.encode("utf-8", "surrogatepass") + encoded)
     return digest.hexdigest()

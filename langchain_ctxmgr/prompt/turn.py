@@ -54,11 +54,15 @@ def cut_message(message: BaseMessage, max_tokens: int, counter: TokenCounter) ->
     Media give way to a note of their type. The copy keeps id, name and all else. With
     less than the message's own overhead to spend the text is empty.
     """
-    bare = message.model_copy(update={"content": ""})
+    bare = _bare(message)
     room = max_tokens - counter.message(bare)
     if room <= 0:
         return bare
     return message.model_copy(update={"content": middle_cut(counter, _plain(message), room)})
+
+
+def _bare(message: BaseMessage) -> BaseMessage:
+    return message.model_copy(update={"content": ""})
 
 
 def _plain(message: BaseMessage) -> str:
@@ -102,20 +106,21 @@ class _Round:
         self.sizes = [counter.message(message) for message in group.messages]
         self._counter = counter
         results = [
-            size
+            (size, counter.message(_bare(message)))
             for size, message in zip(self.sizes, group.messages, strict=True)
             if _is_result(message)
         ]
+        sizes = [size for size, _ in results]
         total = sum(self.sizes)
-        fixed = total - sum(results)
-        widest = max(results, default=0)
-        least = max(MIN_RESULT_TOKENS, room // (_CUT_SHARE * max(1, len(results))))
-        self._whole = (
-            widest if total <= room else max(least, _level(results, max(0, room // 2 - fixed)))
-        )
+        fixed = total - sum(sizes)
+        share = room // (_CUT_SHARE * max(1, len(results)))
+        least = max(MIN_RESULT_TOKENS, share, *(bare for _, bare in results))
+        self._whole = max(sizes, default=0)
+        if total > room:
+            self._whole = max(least, _level(sizes, max(0, room // 2 - fixed)))
         self._cut = min(least, self._whole)
-        self.whole_tokens = fixed + sum(min(size, self._whole) for size in results)
-        self.cut_tokens = fixed + sum(min(size, self._cut) for size in results)
+        self.whole_tokens = fixed + sum(min(size, self._whole) for size in sizes)
+        self.cut_tokens = fixed + sum(min(size, self._cut) for size in sizes)
 
     @property
     def tokens(self) -> int:
@@ -174,6 +179,10 @@ def fit_turn(
             what="the current message with system text and tools",
         )
     room = limit_tokens - needed
+    traffic = [message for group in groups[1:] for message in group.messages]
+    total = sum(counter.message(message) for message in traffic)
+    if total <= room:
+        return FittedTurn(messages=(*question.messages, *traffic), tokens=needed + total, trims=())
     rounds = [_Round(group, room, counter) for group in groups[1:]]
     _settle(rounds, room)
     messages = list(question.messages)

@@ -115,6 +115,7 @@ class Draft:
     roles: list[str]
     owner: list[int]
     """For each message, the index of the one that leads its group."""
+    has_turn: bool = True
     asked: dict[int, tuple[str | None, ...]] = field(default_factory=dict[int, Any])
     answers: dict[int, dict[str, int]] = field(default_factory=dict[int, Any])
     """For each AI message with calls: call id to the index of its result."""
@@ -123,7 +124,9 @@ class Draft:
 
     @property
     def question(self) -> int | None:
-        """The index of the last user message: it opens the current turn."""
+        """The index of the user message that opens the current turn."""
+        if not self.has_turn:
+            return None
         for index in range(len(self.roles) - 1, -1, -1):
             if self.roles[index] == "human":
                 return index
@@ -266,19 +269,23 @@ def fold(
     *,
     tokens: Sequence[int] = (),
     importance: Sequence[float] = (),
+    has_turn: bool = True,
 ) -> Folded:
     """The messages as indivisible groups in order, mended to what every provider takes.
 
     Args:
-        messages: History and current turn, oldest first. The last user message opens the
-            current turn. The list may begin in the middle of a group.
+        messages: Oldest first; the list may begin in the middle of a group.
         tokens: What each message costs; without them groups cost 0.
         importance: How much each message matters, 0 to 1; without it 0.
+        has_turn: Whether the last user message opens the current turn. The current turn
+            is left as the host made it where a history would be mended: the question may
+            be blank, and a message of nothing but reasoning stays.
     """
     draft = Draft(
         messages=messages,
         roles=[role_of(message) for message in messages],
         owner=list(range(len(messages))),
+        has_turn=has_turn,
     )
     for rule in RULES:
         rule.apply(draft)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
-from langchain_ctxmgr.budget.tokens import TokenCounter, counter_for
+from langchain_ctxmgr.budget.tokens import EstimateCounter, TokenCounter, counter_for
 from langchain_ctxmgr.prompt.layout import (
     Order,
     RecalledBlock,
@@ -127,6 +127,15 @@ class TestRecalled:
             block.add(item)
             assert block.tokens == before + added
         assert block.tokens == counter.text(block.render())
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.lists(texts(huge=False), max_size=8))
+    def test_an_estimate_of_the_parts_is_never_below_that_of_the_whole(self, parts):
+        counter = EstimateCounter()
+        block = RecalledBlock(counter)
+        for slot, text in enumerate(parts):
+            block.add(memory(slot, text))
+        assert block.tokens >= counter.text(block.render())
 
     def test_the_order_of_adding_does_not_matter(self, counter):
         items = [memory(slot, f"text {slot}", hours=slot * 9) for slot in range(6)]

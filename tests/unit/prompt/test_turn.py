@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
-from langchain_ctxmgr.budget.tokens import TokenCounter, counter_for
+from langchain_ctxmgr.budget.tokens import EstimateCounter, TokenCounter, counter_for
 from langchain_ctxmgr.errors import ContextOverflowError
 from langchain_ctxmgr.prompt.turn import cut_message, fit_turn
 from langchain_ctxmgr.prompt.validity import fold
@@ -95,6 +95,12 @@ class TestFitTurn:
         fitted = fit([HumanMessage("q"), huge, ToolMessage("ok", tool_call_id="c")], 500, counter)
         assert [m.type for m in fitted.messages] == ["human"]
 
+    def test_a_long_tool_name_counts_too(self, counter):
+        call = AIMessage("", tool_calls=[{"name": "f", "args": {}, "id": "c"}])
+        result = ToolMessage("word " * 900, tool_call_id="c", name="very_long_name_" * 30)
+        fitted = fit([HumanMessage("q"), call, result], 200, counter)
+        assert fitted.tokens == sum(map(counter.message, fitted.messages)) <= 200
+
     def test_a_question_that_does_not_fit_raises_with_the_number_needed(self, counter):
         question = HumanMessage("word " * 500)
         groups = fold([question]).groups
@@ -133,6 +139,11 @@ class TestFitTurn:
 
 
 class TestCutMessage:
+    def test_an_estimate_is_kept_to_as_well(self):
+        counter = EstimateCounter()
+        fitted = fit(rounds(3_000, 500, 60), 900, counter)
+        assert fitted.tokens == sum(map(counter.message, fitted.messages)) <= 900
+
     def test_media_give_way_to_a_note(self, counter):
         message = ToolMessage(
             [

@@ -139,6 +139,11 @@ class TestOtherRules:
     def test_the_current_question_stays_however_blank(self):
         assert indexes(fold([HumanMessage("hi"), HumanMessage("")])) == [(0,), (1,)]
 
+    def test_a_history_without_a_turn_is_mended_to_its_end(self):
+        thought = AIMessage([{"type": "thinking", "thinking": "hm", "signature": "s"}])
+        folded = fold([HumanMessage("hi"), HumanMessage(""), thought], has_turn=False)
+        assert indexes(folded) == [(0,)]
+
     def test_a_picture_is_not_blank(self):
         assert not is_blank(HumanMessage([{"type": "image_url", "image_url": {"url": "x"}}]))
 
