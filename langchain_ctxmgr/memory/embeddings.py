@@ -1,0 +1,115 @@
+"""Embedding models by name, loaded when they are first used.
+
+Vectors of two models never mix, so a model comes with a name that identifies it in the
+index. `sentence-transformers` costs seconds to import: only a spec that asks for it does.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+from langchain_core.embeddings import Embeddings
+
+BATCH_TEXTS = 32
+"""Texts encoded together; larger batches are slower on a processor, padding grows."""
+
+_LOCAL = "sentence-transformers"
+_OPENAI = "openai"
+_NAME_FIELDS = ("model", "model_name", "model_id", "repo_id", "deployment")
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """An embedding model and the name that its vectors go by."""
+
+    model: Embeddings
+    name: str
+
+    @cached_property
+    def size(self) -> int:
+        """Dimensions of its vectors; asks the model once, which loads it."""
+        return len(self.model.embed_query("size"))
+
+
+def embeddings_from(spec: Embeddings | str | None) -> Embedder | None:
+    """The model that `spec` names; None stays None: keyword recall only.
+
+    Args:
+        spec: A LangChain `Embeddings`, `sentence-transformers:<name or path>` or
+            `openai:<name>`.
+
+    Raises:
+        ValueError: If `spec` is none of these.
+        ImportError: If the package for it is missing; the message names the extra.
+    """
+    if spec is None:
+        return None
+    if isinstance(spec, Embeddings):
+        return Embedder(spec, _name_of(spec))
+    provider, _, name = spec.partition(":") if isinstance(spec, str) else ("", "", "")  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not name or provider not in {_LOCAL, _OPENAI}:
+        raise ValueError(
+            f"embeddings must be a LangChain Embeddings, '{_LOCAL}:<name or path>' or "
+            f"'{_OPENAI}:<name>', got {spec!r}"
+        )
+    if provider == _LOCAL:
+        return Embedder(LocalEmbeddings(name), spec)
+    try:
+        from langchain_openai import OpenAIEmbeddings
+    except ImportError as error:
+        raise ImportError(
+            f"{spec!r} needs langchain-openai: pip install 'langchain-ctxmgr[openai]'"
+        ) from error
+    return Embedder(OpenAIEmbeddings(model=name), spec)
+
+
+def _name_of(model: Embeddings) -> str:
+    named = (getattr(model, field, None) for field in _NAME_FIELDS)
+    name = next((value for value in named if isinstance(value, str) and value), "")
+    return f"{type(model).__name__}:{name}" if name else type(model).__name__
+
+
+class LocalEmbeddings(Embeddings):
+    """A sentence-transformers model on this machine, one processor thread.
+
+    Args:
+        name: Name on the Hugging Face hub, or path of a folder.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.model = name
+        self._loading = threading.Lock()
+        self._encoder: Any = None
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Vectors of length 1 for `texts`, encoded in batches of like length."""
+        return self._encode("encode_document", texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        """The vector of a question."""
+        return self._encode("encode_query", [text])[0]
+
+    def _encode(self, method: str, texts: list[str]) -> list[list[float]]:
+        encode = getattr(self._loaded(), method)
+        vectors = encode(
+            texts, batch_size=BATCH_TEXTS, normalize_embeddings=True, show_progress_bar=False
+        )
+        return cast("list[list[float]]", vectors.tolist())
+
+    def _loaded(self) -> Any:
+        with self._loading:
+            if self._encoder is None:
+                try:
+                    import torch
+                    from sentence_transformers import SentenceTransformer
+                except ImportError as error:
+                    raise ImportError(
+                        f"'{_LOCAL}:{self.model}' needs sentence-transformers: "
+                        "pip install 'langchain-ctxmgr[local]'"
+                    ) from error
+                torch.set_num_threads(1)
+                self._encoder = SentenceTransformer(self.model)
+            return self._encoder

@@ -1,0 +1,163 @@
+"""Filling a token budget with recalled messages, best value first.
+
+The ranking already counts what a message costs, so packing is greedy: take what fits,
+pass over what does not, and go on. A message longer than the whole budget is shown as an
+excerpt around what the question asks for, since nothing of it would be seen otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from langchain_ctxmgr.analysis import message_text, sentences, terms
+from langchain_ctxmgr.budget.tokens import TokenCounter
+from langchain_ctxmgr.prompt.layout import RecalledBlock
+from langchain_ctxmgr.records import LogRecord, Memory, Turn
+
+MIN_ROW_TOKENS = 10
+"""With less room than this nothing worth showing fits."""
+EXCERPT_SHARE = 0.25
+"""Most of the budget that the excerpt of a message may take."""
+CUT_MARK = "[\u2026]"
+_SLACK_TOKENS = 8
+"""How much cheaper a row may be than the message it shows: its overhead and name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Considered:
+    """A message that was weighed for the view, and why it is in or out."""
+
+    id: str
+    score: float
+    tokens: int
+    arms: Mapping[str, float]
+    included: bool
+    reason: str
+
+
+class Packing:
+    """Takes ranked messages one by one until the budget or the number wanted is reached."""
+
+    def __init__(
+        self,
+        counter: TokenCounter,
+        question_terms: Sequence[int],
+        *,
+        max_tokens: int | None,
+        k: int | None,
+    ) -> None:
+        self._counter = counter
+        self._wanted = frozenset(question_terms)
+        self._max_tokens = max_tokens
+        self._k = k
+        self._has_excerpt = False
+        self.block = RecalledBlock(counter)
+        self.memories: list[Memory] = []
+        self.considered: list[Considered] = []
+        self.importance = 0.0
+        """Importance of what was taken; of an excerpt, in proportion."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more is wanted or fits."""
+        if self._k is not None and len(self.memories) >= self._k:
+            return True
+        return self._left < MIN_ROW_TOKENS
+
+    @property
+    def _left(self) -> float:
+        return float("inf") if self._max_tokens is None else self._max_tokens - self.block.tokens
+
+    def may_fit(self, turn: Turn) -> bool:
+        """Whether reading the message is worth it: it may fit, or must be cut anyway."""
+        at_least = turn.tokens - _SLACK_TOKENS
+        return at_least <= self._left or self._must_be_cut(at_least)
+
+    def offer(self, record: LogRecord, score: float, arms: Mapping[str, float]) -> None:
+        """Take the message of `record` if it fits."""
+        text = message_text(record.message)
+        if not text.strip():
+            return
+        memory = Memory(
+            id=record.message_id,
+            thread_id=record.thread_id,
+            kind="episodic",
+            text=text,
+            role=record.role,
+            speaker=record.speaker,
+            at=record.at,
+            score=score,
+            tokens=0,
+            slot=record.slot,
+            session=record.session,
+            arms=arms,
+        )
+        cost = self.block.cost(memory)
+        share = 1.0
+        if self._must_be_cut(cost):
+            cut = self._excerpt(memory)
+            if cut is not None:
+                memory, cost, share = cut, self.block.cost(cut), len(cut.text) / len(text)
+                self._has_excerpt = True
+        included = cost <= self._left
+        reason = "recalled: an excerpt" if memory.is_excerpt else "recalled"
+        if included:
+            memory = replace(memory, tokens=cost)
+            self.block.add(memory)
+            self.memories.append(memory)
+            self.importance += record.importance * share
+        self.considered.append(
+            Considered(
+                id=memory.id,
+                score=score,
+                tokens=cost,
+                arms=arms,
+                included=included,
+                reason=reason
+                if included
+                else f"does not fit: {cost} tokens, {self._left:.0f} left",
+            )
+        )
+
+    def _must_be_cut(self, tokens: int) -> bool:
+        """Whether a message could not be shown whole even in an empty view."""
+        return self._max_tokens is not None and not self._has_excerpt and tokens > self._max_tokens
+
+    def _excerpt(self, memory: Memory) -> Memory | None:
+        if self._max_tokens is None:
+            return None
+        room = min(self._left, self._max_tokens * EXCERPT_SHARE)
+        frame = self.block.cost(replace(memory, text=f"{CUT_MARK}\n{CUT_MARK}"))
+        text = excerpt(memory.text, self._wanted, self._counter, int(room) - frame)
+        return replace(memory, text=text, is_excerpt=True) if text else None
+
+
+def excerpt(text: str, wanted: frozenset[int], counter: TokenCounter, max_tokens: int) -> str:
+    """The sentences of `text` around the one that holds most of the `wanted` terms.
+
+    Verbatim, with a mark where something was cut off; empty if no sentence fits.
+    """
+    pieces = sentences(text)
+    if not pieces:
+        return ""
+    found = [len(wanted.intersection(terms(piece))) for piece in pieces]
+    first = last = max(range(len(pieces)), key=lambda i: (found[i], -i))
+    left = max_tokens - counter.text(pieces[first])
+    if left < 0:
+        return ""
+    while True:
+        ahead = last + 1 < len(pieces) and counter.text(pieces[last + 1]) <= left
+        behind = first > 0 and counter.text(pieces[first - 1]) <= left
+        if ahead and not (behind and found[first - 1] > found[last + 1]):
+            last += 1
+            left -= counter.text(pieces[last])
+        elif behind:
+            first -= 1
+            left -= counter.text(pieces[first])
+        else:
+            break
+    shown = "".join(pieces[first : last + 1]).strip()
+    head = f"{CUT_MARK} " if first > 0 else ""
+    tail = f" {CUT_MARK}" if last + 1 < len(pieces) else ""
+    return f"{head}{shown}{tail}"

@@ -1,0 +1,147 @@
+"""What a question asks for: its topic, whom it names, when, and how.
+
+The topic is what is left when names of participants and talk about the conversation
+itself ("can you list", "throughout our chats") are taken out: a name pulls up turns that
+address a person, while the evidence is mostly spoken by that person, so names come back
+as a boost for the speaker. Rules are English; a question in another language keeps all
+its words and is matched on them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from difflib import SequenceMatcher
+
+from langchain_ctxmgr.analysis import terms
+from langchain_ctxmgr.memory.dates import Period, periods
+
+GENERIC_NAMES = frozenset(
+    {"user", "human", "customer", "assistant", "ai", "bot", "chatbot", "agent", "model", "system"}
+)
+"""Names that say which side spoke, not who."""
+
+NAME_SIMILARITY = 0.7
+"""How alike a word and a participant's name must be, with the same initial."""
+_MIN_FUZZY_CHARS = 4
+
+_WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+_POSSESSIVE = re.compile(r"['\u2019]s?$")
+_TALK = re.compile(
+    r"""
+      \b(?:can|could|would|will)\s+you\s+(?:please\s+)?
+        (?:list|tell|remind|walk|give|show|summari[sz]e|describe|explain|provide|help)
+        (?:\s+(?:me|us))?(?:\s+(?:through|about|of|with))?
+        (?:\s+an?\s+(?:\w+\s+){0,2}(?:summary|overview|recap|list)\s+of)?\b
+    | \b(?:throughout|across|during|over|in|from|based\s+on|according\s+to)\s+
+        (?:all\s+(?:of\s+)?)?(?:our|my|the|these)\s+(?:\w+\s+)?
+        (?:conversations?|chats?|messages?|sessions?|discussions?)\b
+    | \bthe\s+order\s+in\s+which\b | \bin\s+order\b | \bdifferent\s+aspects\s+of\b
+    | \bmention\s+only(?:\s+and\s+only)?\s+\w+\s+items?\b
+    | \b(?:i|we)\s+(?:brought|have\s+brought)\s+up\b
+    | \b(?:did\s+)?(?:i|we|you)\s+(?:have\s+|had\s+)?
+        (?:say|said|mention|mentioned|tell|told|discuss|discussed|talk|talked)\b(?:\s+about)?
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_LIST = re.compile(
+    r"""
+      ^\W*(?:what|which)\s+(?:\w+\s+){0,3}?(?:are|were|do|does|did|has|have)\b.*\b(?:both|all)\b
+    | ^\W*(?:what|which)\s+(?:(?:kinds?|types?|sorts?)\s+of\s+)?
+        (?!(?:is|was|does|did|do|has|have|this|his)\b)(?:[\w-]+\s+){0,2}?(?!\w*(?:ss|us|is)\b)\w+s
+        \s+(?:has|have|does|do|did|are|were|was|is)\b
+    | \b(?:list|enumerate|summari[sz]e|summary|overview|recap|walk\s+me\s+through)\b
+    | \bhow\s+many\b | \bin\s+what\s+ways\b | \bwhat\s+(?:are|were)\b | \border\s+in\s+which\b
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_WHEN = re.compile(
+    r"\b(?:when|how\s+long|how\s+many\s+(?:days|weeks|months|years|hours|minutes)|how\s+often"
+    r"|what\s+(?:date|day|month|year|time)|which\s+(?:date|day|month|year)|since\s+when"
+    r"|how\s+(?:old|recently))\b",
+    re.IGNORECASE,
+)
+_MACHINE = re.compile(
+    r"\b(?:did|have|had|do|were|are)\s+you\s+(?:\w+\s+)?"
+    r"(?:say|said|tell|told|recommend|suggest|advise|mention|propose|explain|give|given|gave"
+    r"|provide|describe|write|wrote|answer|list|outline|show|help)"
+    r"|\byou(?:['\u2019]ve|\s+have|\s+had)?\s+(?:said|told|recommended|suggested|advised|mentioned"
+    r"|proposed|explained|gave|given|provided|described|wrote|written|answered|listed|outlined)"
+    r"|\byour\s+(?:\w+\s+)?(?:suggestion|recommendation|advice|answer|explanation|proposal|list)s?",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A question as recall reads it."""
+
+    text: str
+    """The topic, to be embedded: without names of participants and talk about talk."""
+    terms: tuple[int, ...]
+    """The topic's words, each once."""
+    speakers: frozenset[str]
+    """Participants that are named."""
+    periods: tuple[Period, ...]
+    """The dates it names."""
+    is_list: bool
+    """Whether many turns may hold a part of the answer."""
+    asks_when: bool
+    asks_machine: bool
+    """Whether it asks what the assistant said."""
+
+
+def read_question(text: str, *, participants: Iterable[str], asked_at: datetime) -> Question:
+    """Read `text`, asked at `asked_at`, in a conversation between `participants`."""
+    topic = _TALK.sub(" ", text)
+    topic, named = _without_names(topic, participants)
+    if not terms(topic):
+        topic = text
+    return Question(
+        text=" ".join(topic.split()),
+        terms=tuple(dict.fromkeys(terms(topic))),
+        speakers=named,
+        periods=periods(text, asked_at),
+        is_list=_LIST.search(text) is not None,
+        asks_when=_WHEN.search(text) is not None,
+        asks_machine=_MACHINE.search(text) is not None,
+    )
+
+
+def _without_names(text: str, participants: Iterable[str]) -> tuple[str, frozenset[str]]:
+    """`text` without the words that name a participant, and who was named."""
+    parts = {
+        part.casefold(): name
+        for name in sorted(participants)
+        for part in _WORD.findall(name)
+        if name.casefold() not in GENERIC_NAMES and len(part) > 1
+    }
+    named: set[str] = set()
+    if not parts:
+        return text, frozenset()
+
+    def replaced(word: re.Match[str]) -> str:
+        name = _named(_POSSESSIVE.sub("", word.group()), parts)
+        if name is None:
+            return word.group()
+        named.add(name)
+        return " "
+
+    return _WORD.sub(replaced, text), frozenset(named)
+
+
+def _named(word: str, parts: dict[str, str]) -> str | None:
+    folded = word.casefold()
+    if folded in parts:
+        return parts[folded]
+    if len(word) < _MIN_FUZZY_CHARS or not word[0].isupper():
+        return None
+    alike = (
+        (SequenceMatcher(None, folded, part).ratio(), name)
+        for part, name in parts.items()
+        if part[0] == folded[0]
+    )
+    ratio, name = max(alike, default=(0.0, ""))
+    return name if ratio >= NAME_SIMILARITY else None

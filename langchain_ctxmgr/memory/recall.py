@@ -1,0 +1,293 @@
+"""Recall: which recorded messages answer a question, inside a token budget.
+
+Candidates come from the index, a bounded number from each arm, so the cost does not grow
+with the thread; up to that number of turns the candidates are all there are. Scores are
+worked out over all candidates together, then messages are taken best value first. Every
+recorded turn can be found at once: what the index does not hold yet, or all of it while
+the index is down, is searched by its words in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta
+
+import numpy as np
+
+from langchain_ctxmgr._plans import Plan, call
+from langchain_ctxmgr.budget.tokens import TokenCounter
+from langchain_ctxmgr.events import Listener
+from langchain_ctxmgr.memory.breaker import Breaker
+from langchain_ctxmgr.memory.embeddings import Embedder
+from langchain_ctxmgr.memory.packing import Considered, Packing
+from langchain_ctxmgr.memory.query import Question, read_question
+from langchain_ctxmgr.memory.scoring import Arms, Scored, score
+from langchain_ctxmgr.records import Branch, Memory, Scope, Turn
+from langchain_ctxmgr.storage.message_log import MessageLog
+from langchain_ctxmgr.storage.vectors import (
+    BM25,
+    DENSE,
+    TERMS,
+    Hit,
+    SparseVector,
+    VectorQuery,
+    VectorStore,
+)
+
+ARM_LIMIT = 512
+"""Candidates from each arm. Evidence is hardly ever ranked further down by every arm."""
+TAIL_LIMIT = 256
+"""Candidates from what the index does not hold yet."""
+DATED_LIMIT = 128
+"""Further candidates from each period that the question names."""
+PAGE = 32
+"""Messages read at once while packing."""
+
+_ROLES = frozenset({"human", "ai", "tool", "function", "chat"})
+_KEYWORD_ARMS = (BM25, TERMS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recalled:
+    """What was recalled for a question."""
+
+    memories: tuple[Memory, ...]
+    """Best first."""
+    block: str
+    """All of it as text, in the order it was said, fenced; empty without memories."""
+    tokens: int
+    """What `block` costs."""
+    importance: float
+    """Recorded importance of what was recalled."""
+    considered: tuple[Considered, ...]
+    """What was read to decide, best first: in or out, and why."""
+
+
+@dataclass(slots=True)
+class _Hits:
+    """Candidates' scores by arm and `seq`."""
+
+    arms: dict[str, dict[int, float]] = field(default_factory=dict[str, dict[int, float]])
+    unindexed: set[int] = field(default_factory=set[int])
+    """Not among the index's points yet: their dense score is unknown, not low."""
+
+    def add(self, arm: str, hits: Iterable[Hit]) -> None:
+        scores = self.arms.setdefault(arm, {})
+        for hit in hits:
+            scores[hit.id] = max(hit.score, scores.get(hit.id, hit.score))
+
+    def seqs(self) -> list[int]:
+        return sorted({seq for scores in self.arms.values() for seq in scores})
+
+
+class Recall:
+    """Finds what was said about a question in a thread, or in all threads of a scope.
+
+    Args:
+        log: Where the messages are.
+        vectors: The index over them; None for the log's own search alone.
+        embedder: The model its dense vectors come from; None for keywords alone.
+        counter: Prices what is recalled.
+        listeners: Told when a part fails and recall goes on without it.
+    """
+
+    def __init__(
+        self,
+        log: MessageLog,
+        vectors: VectorStore | None,
+        embedder: Embedder | None,
+        counter: TokenCounter,
+        *,
+        listeners: tuple[Listener, ...] = (),
+    ) -> None:
+        self._log = log
+        self._vectors = vectors
+        self._embedder = embedder
+        self._counter = counter
+        self._store = Breaker("vectors", "keyword search in the log", listeners)
+        self._encoder = Breaker("embeddings", "keyword recall", listeners)
+
+    def find(
+        self,
+        scope: Scope,
+        question: str,
+        *,
+        asked_at: datetime,
+        branch: Branch | None = None,
+        before_slot: int | None = None,
+        max_tokens: int | None = None,
+        k: int | None = None,
+    ) -> Plan[Recalled]:
+        """The messages of `scope` that answer `question`.
+
+        Args:
+            scope: A tenant, narrowed to a user or a thread where these are given.
+            question: In words.
+            asked_at: What "yesterday" in the question counts from.
+            branch: Only messages on this line of the thread.
+            before_slot: Only messages before this place in the thread.
+            max_tokens: Most that the rendered block may cost. Without it messages are
+                ranked by relevance alone, with it by value for their tokens.
+            k: Most messages.
+
+        Raises:
+            ValueError: If the scope has no tenant, or `before_slot` comes without a thread.
+        """
+        read = read_question(question, participants=(), asked_at=asked_at)
+        hits = yield from self._keyword_hits(scope, read, before_slot)
+        turns = yield from self._turns(scope, hits.seqs(), branch, before_slot)
+        people = {turn.speaker for turn in turns if turn.speaker}
+        named = read_question(question, participants=people, asked_at=asked_at)
+        if named.terms != read.terms:
+            hits = yield from self._keyword_hits(scope, named, before_slot)
+        yield from self._dense_hits(hits, scope, named, before_slot)
+        known = {turn.seq for turn in turns}
+        new = [seq for seq in hits.seqs() if seq not in known]
+        if new or named.terms != read.terms:
+            turns = yield from self._turns(scope, hits.seqs(), branch, before_slot)
+        if not turns:
+            return Recalled(memories=(), block="", tokens=0, importance=0.0, considered=())
+        scored = score(named, turns, _arms(turns, hits), priced=max_tokens is not None)
+        packing = Packing(self._counter, named.terms, max_tokens=max_tokens, k=k)
+        yield from self._pack(scope, turns, scored, packing)
+        return Recalled(
+            memories=tuple(packing.memories),
+            block=packing.block.render(),
+            tokens=packing.block.tokens,
+            importance=packing.importance,
+            considered=tuple(packing.considered),
+        )
+
+    def _keyword_hits(self, scope: Scope, read: Question, before_slot: int | None) -> Plan[_Hits]:
+        hits = _Hits()
+        if not read.terms:
+            return hits
+        vector = SparseVector(read.terms, [1.0] * len(read.terms))
+        queries = [VectorQuery(arm, vector, ARM_LIMIT) for arm in _KEYWORD_ARMS]
+        queries += [
+            VectorQuery(arm, vector, DATED_LIMIT, *bounds)
+            for bounds in _bounds(read)
+            for arm in _KEYWORD_ARMS
+        ]
+        found = yield from self._query(scope, queries, before_slot)
+        after_seq = 0 if found is None else (yield from self._watermark())
+        if found is not None:
+            for query, answer in zip(queries, found, strict=True):
+                hits.add(query.using, answer)
+        last = yield from call(self._log.last_seq)
+        if after_seq < last:
+            limit = ARM_LIMIT if found is None else TAIL_LIMIT
+            tail = yield from call(
+                self._log.search, scope, read.terms, limit=limit, after_seq=after_seq
+            )
+            for arm in _KEYWORD_ARMS:
+                hits.add(arm, (Hit(seq, value) for seq, value in tail))
+            hits.unindexed.update(seq for seq, _ in tail)
+        return hits
+
+    def _dense_hits(
+        self, hits: _Hits, scope: Scope, read: Question, before_slot: int | None
+    ) -> Plan[None]:
+        """Add the dense arm. The boundary for the embedding model: without it, keywords."""
+        if self._embedder is None or self._vectors is None:
+            return
+        if not (self._encoder.is_closed and self._store.is_closed):
+            return
+        try:
+            vector = yield from call(self._embedder.model.embed_query, read.text)
+        except Exception as error:  # noqa: BLE001 - any model may be behind it
+            self._encoder.failed(error)
+            return
+        self._encoder.worked()
+        queries = [VectorQuery(DENSE, vector, ARM_LIMIT)]
+        queries += [VectorQuery(DENSE, vector, DATED_LIMIT, *bounds) for bounds in _bounds(read)]
+        for answer in (yield from self._query(scope, queries, before_slot)) or []:
+            hits.add(DENSE, answer)
+
+    def _query(
+        self, scope: Scope, queries: Sequence[VectorQuery], before_slot: int | None
+    ) -> Plan[list[list[Hit]] | None]:
+        """The index's answers, or None while it is down.
+
+        The boundary for the index: a wrong argument still raises, any other failure is an
+        event.
+        """
+        if self._vectors is None or not self._store.is_closed:
+            return None
+        try:
+            found = yield from call(self._vectors.query, scope, queries, before_slot=before_slot)
+        except ValueError:
+            raise
+        except Exception as error:  # noqa: BLE001 - any store may be behind it
+            self._store.failed(error)
+            return None
+        self._store.worked()
+        return found
+
+    def _watermark(self) -> Plan[int]:
+        if self._vectors is None:
+            return 0
+        return (yield from call(self._log.watermark, self._vectors.index_id))
+
+    def _turns(
+        self, scope: Scope, seqs: Sequence[int], branch: Branch | None, before_slot: int | None
+    ) -> Plan[list[Turn]]:
+        """The candidates that the view may show, in order of thread and slot."""
+        found = yield from call(self._log.turns, scope, seqs)
+        kept = [
+            turn
+            for turn in found
+            if turn.role in _ROLES
+            and (before_slot is None or turn.slot < before_slot)
+            and (branch is None or branch.holds(turn.branch, turn.slot))
+        ]
+        kept.sort(key=lambda turn: (turn.thread_id, turn.slot, turn.seq))
+        return kept
+
+    def _pack(
+        self, scope: Scope, turns: Sequence[Turn], scored: Scored, packing: Packing
+    ) -> Plan[None]:
+        ranking: Iterator[int] = iter(np.argsort(-scored.total, kind="stable").tolist())
+        while not packing.is_full:
+            page: dict[int, int] = {}
+            for row in ranking:
+                if packing.may_fit(turns[row]):
+                    page[turns[row].seq] = row
+                    if len(page) == PAGE:
+                        break
+            if not page:
+                return
+            for record in (yield from call(self._log.fetch, scope, list(page))):
+                if not packing.is_full:
+                    row = page[record.seq]
+                    packing.offer(record, *scored.of(row))
+
+
+def _arms(turns: Sequence[Turn], hits: _Hits) -> Arms:
+    """The hits as columns in the order of `turns`; NaN where an arm did not find one."""
+    nan = float("nan")
+    columns: dict[str, np.ndarray] = {}
+    for arm in (BM25, TERMS, DENSE):
+        found = hits.arms.get(arm, {})
+        columns[arm] = np.array([found.get(turn.seq, nan) for turn in turns], dtype=np.float64)
+    unknown = np.array([turn.seq in hits.unindexed for turn in turns])
+    dense = columns[DENSE]
+    if np.isnan(dense).all():
+        return Arms(columns[BM25], columns[TERMS], None)
+    return Arms(columns[BM25], columns[TERMS], np.where(unknown, np.nanmean(dense), dense))
+
+
+_NEAR = timedelta(days=3)
+
+
+def _bounds(read: Question) -> list[tuple[datetime, datetime]]:
+    """The instants that the question's periods span, with some days around."""
+    day = timedelta(days=1)
+    return [
+        (
+            datetime.combine(period.first, time(), UTC) - _NEAR,
+            datetime.combine(period.last, time(), UTC) + day + _NEAR,
+        )
+        for period in read.periods
+    ]

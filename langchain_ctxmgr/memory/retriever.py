@@ -1,0 +1,81 @@
+"""`MemoryRetriever`: recall as a LangChain retriever."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForRetrieverRun,
+    CallbackManagerForRetrieverRun,
+)
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from pydantic import ConfigDict
+
+from langchain_ctxmgr.records import Memory, Scope
+
+
+@runtime_checkable
+class Recaller(Protocol):
+    """What a `MemoryRetriever` asks: a `ContextManager`."""
+
+    def recall(self, query: str, *, scope: Scope, k: int, max_tokens: int | None) -> list[Memory]:
+        """The memories of `scope` that answer `query`, best first."""
+        ...
+
+    async def arecall(
+        self, query: str, *, scope: Scope, k: int, max_tokens: int | None
+    ) -> list[Memory]:
+        """`recall` on an event loop."""
+        ...
+
+
+class MemoryRetriever(BaseRetriever):
+    """Documents from what was recorded in a scope that is fixed here, once.
+
+    Each document holds a message's text; its id is the message's, its metadata `id`,
+    `thread_id`, `at` (aware datetime), `role`, `speaker`, `score`, `slot` and
+    `is_excerpt`. Best first.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
+
+    manager: Recaller
+    scope: Scope
+    k: int = 8
+    """Most documents."""
+    max_tokens: int | None = None
+    """Most tokens of all of them together, as shown in a prompt."""
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+    ) -> list[Document]:
+        del run_manager
+        found = self.manager.recall(query, scope=self.scope, k=self.k, max_tokens=self.max_tokens)
+        return [_document(memory) for memory in found]
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun
+    ) -> list[Document]:
+        del run_manager
+        found = await self.manager.arecall(
+            query, scope=self.scope, k=self.k, max_tokens=self.max_tokens
+        )
+        return [_document(memory) for memory in found]
+
+
+def _document(memory: Memory) -> Document:
+    return Document(
+        id=memory.id,
+        page_content=memory.text,
+        metadata={
+            "id": memory.id,
+            "thread_id": memory.thread_id,
+            "at": memory.at,
+            "role": memory.role,
+            "speaker": memory.speaker,
+            "score": memory.score,
+            "slot": memory.slot,
+            "is_excerpt": memory.is_excerpt,
+        },
+    )
