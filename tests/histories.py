@@ -43,136 +43,146 @@ CALL_IDS = ("call_0", "call_1", "call_2", "call_3", "toolu_x")
 MESSAGE_IDS = ("m-0", "m-1", "m-2", "m-3")
 
 
+def _words(count: int) -> str:
+    return " ".join(_TALK[place % len(_TALK)] for place in range(count))
+
+
+_TALK = ("the", "flight", "to", "Lisbon", "leaves", "at", "7:40", "from", "gate", "B12.", "Ann!")
+_SHORT = st.one_of(
+    st.integers(1, 40).map(_words),
+    st.text(st.characters(exclude_categories=()), max_size=24),
+    st.sampled_from(SPECIAL),
+    st.sampled_from(("", " ", "\n\t")),
+)
+_ANY = st.one_of(_SHORT, _SHORT, st.integers(500, 9_000).map(_words))
+
+
 def texts(*, huge: bool = True) -> st.SearchStrategy[str]:
     """Text of any kind: all of unicode, special tokens, blank, huge."""
-    words = st.lists(
-        st.sampled_from(("the", "flight", "to", "Lisbon", "leaves", "at", "7:40", "gate", "B12.")),
-        min_size=1,
-        max_size=40,
-    ).map(" ".join)
-    kinds = [
-        words,
-        st.text(st.characters(exclude_categories=()), max_size=60),
-        st.sampled_from(SPECIAL),
-        st.sampled_from(("", " ", "\n\t")),
-    ]
-    if huge:
-        kinds.append(st.tuples(words, st.integers(50, 600)).map(lambda pair: pair[0] * pair[1]))
-    return st.one_of(kinds)
+    return _ANY if huge else _SHORT
 
 
-def _blocks() -> st.SearchStrategy[list[str | dict[str, Any]]]:
-    text = texts(huge=False)
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-    return st.lists(
-        st.one_of(
-            text,
-            text.map(lambda value: {"type": "text", "text": value}),
-            st.just(image),
-        ),
-        max_size=3,
+_IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+_BLOCKS: st.SearchStrategy[list[str | dict[str, Any]]] = st.lists(
+    st.one_of(_SHORT, _SHORT.map(lambda text: {"type": "text", "text": text}), st.just(_IMAGE)),
+    max_size=3,
+)
+_CONTENT = st.one_of(_ANY, _BLOCKS)
+_IDS = st.one_of(
+    st.none(), st.integers(0, 10**6).map(lambda n: f"id-{n}"), st.sampled_from(MESSAGE_IDS)
+)
+_NAMES = st.sampled_from((None, "Ann", "Bo <x>\nY"))
+_THINKING = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
+
+
+def humans() -> st.SearchStrategy[HumanMessage]:
+    """A question as a host would ask it."""
+    return st.builds(
+        HumanMessage,
+        content=st.one_of(_SHORT, _BLOCKS),
+        id=_IDS,
+        additional_kwargs=st.just({"kept": 1}),
     )
 
 
-def _ids() -> st.SearchStrategy[str | None]:
-    return st.one_of(st.none(), st.uuids().map(str), st.sampled_from(MESSAGE_IDS))
-
-
-@st.composite
-def _humans(draw: st.DrawFn) -> BaseMessage:
-    content = draw(st.one_of(texts(), _blocks()))
-    if draw(st.integers(0, 9)) == 0:
-        return ChatMessage(content=draw(texts()), role=draw(st.sampled_from(("user", "critic"))))
-    name = draw(st.sampled_from((None, "Ann", "Bo <x>\nY")))
-    return HumanMessage(content=content, id=draw(_ids()), name=name)
-
-
-@st.composite
-def humans(draw: st.DrawFn) -> HumanMessage:
-    """A question as a host would ask it."""
-    content = draw(st.one_of(texts(huge=False), _blocks()))
-    return HumanMessage(content=content, id=draw(_ids()), additional_kwargs={"kept": 1})
-
-
-@st.composite
-def _answers(draw: st.DrawFn) -> BaseMessage:
-    content: Any = draw(texts())
-    kind = draw(st.integers(0, 5))
-    if kind == 0:
-        thinking = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
-        content = [thinking, {"type": "text", "text": content}]
-    elif kind == 1:
-        content = [{"type": "reasoning", "reasoning": "hm"}]
-    elif kind == 2:
-        return AIMessageChunk(content=content, id=draw(_ids()))
-    return AIMessage(content=content, id=draw(_ids()))
+_HUMANS = st.one_of(
+    st.builds(HumanMessage, content=_CONTENT, id=_IDS, name=_NAMES),
+    st.builds(HumanMessage, content=_ANY, id=_IDS),
+    st.builds(ChatMessage, content=_SHORT, role=st.sampled_from(("user", "critic"))),
+)
+_ANSWERS = st.one_of(
+    st.builds(AIMessage, content=_ANY, id=_IDS),
+    st.builds(AIMessageChunk, content=_SHORT, id=_IDS),
+    _SHORT.map(lambda text: AIMessage([_THINKING, {"type": "text", "text": text}])),
+    st.just(AIMessage([{"type": "reasoning", "reasoning": "hm"}])),
+)
+_CALLED = st.lists(st.sampled_from(CALL_IDS), min_size=1, max_size=3)
+_FATES = st.sampled_from(
+    ("lost", "again", "system", "human", "reversed", "pending", "same ids", "unparsed")
+    + ("whole",) * 8
+)
 
 
 @st.composite
 def _rounds(draw: st.DrawFn) -> list[BaseMessage]:
     """An AI message with calls and its results: whole, partial, repeated, mixed up."""
-    call_ids = draw(st.lists(st.sampled_from(CALL_IDS), min_size=1, max_size=3))
-    if draw(st.integers(0, 4)):
+    fate = draw(_FATES)
+    call_ids = draw(_CALLED)
+    if fate != "same ids":
         call_ids = list(dict.fromkeys(call_ids))
     calls = [{"name": "look", "args": {"q": "x"}, "id": call_id} for call_id in call_ids]
-    bad = []
-    if draw(st.integers(0, 7)) == 0:
-        bad = [{"name": "look", "args": "{", "id": "bad_1", "error": "json"}]
-    content: Any = draw(st.sampled_from(("", "Let me look.")))
-    if draw(st.integers(0, 3)) == 0:
+    bad = [{"name": "look", "args": "{", "id": "bad_1", "error": "json"}]
+    content: Any = draw(st.sampled_from(("", "Let me look.", "blocks")))
+    if content == "blocks":
         uses = [{"type": "tool_use", "id": i, "name": "look", "input": {}} for i in call_ids]
-        content = [{"type": "thinking", "thinking": "hm", "signature": "c2ln"}, *uses]
-    call = AIMessage(content=content, tool_calls=calls, invalid_tool_calls=bad, id=draw(_ids()))
+        content = [_THINKING, *uses]
+    call = AIMessage(
+        content=content,
+        tool_calls=calls,
+        invalid_tool_calls=bad if fate == "unparsed" else [],
+        id=draw(_IDS),
+    )
+    if fate == "unparsed":
+        call_ids = [*call_ids, "bad_1"]
     results: list[BaseMessage] = [
-        ToolMessage(
-            content=draw(st.one_of(texts(), _blocks())), tool_call_id=call_id, id=draw(_ids())
-        )
-        for call_id in [*call_ids, *(entry["id"] for entry in bad)]
+        ToolMessage(draw(_CONTENT), tool_call_id=call_id, id=draw(_IDS)) for call_id in call_ids
     ]
-    fate = draw(st.integers(0, 9))
-    if fate == 0 and results:
+    if fate == "lost":
         results.pop()
-    elif fate == 1 and results:
+    elif fate == "again":
         results.append(results[0].model_copy(update={"content": "again"}))
-    elif fate == 2:
+    elif fate == "system":
         results.insert(0, SystemMessage("noted"))
-    elif fate == 3:
+    elif fate == "human":
         results.insert(draw(st.integers(0, len(results))), HumanMessage("are you there?"))
-    elif fate == 4:
+    elif fate == "reversed":
         results.reverse()
-    elif fate == 5:
+    elif fate == "pending":
         results = []
     return [call, *results]
 
 
-@st.composite
-def _interleaved(draw: st.DrawFn) -> list[BaseMessage]:
-    first, second = draw(_rounds()), draw(_rounds())
+_ROUNDS = _rounds()
+
+
+def _merged(parts: tuple[list[BaseMessage], list[BaseMessage], int]) -> list[BaseMessage]:
+    first, second, pattern = [*parts[0]], [*parts[1]], parts[2]
     merged: list[BaseMessage] = []
-    while first or second:
-        source = first if first and (not second or draw(st.booleans())) else second
-        merged.append(source.pop(0))
-    return merged
+    while first and second:
+        merged.append((first if pattern & 1 else second).pop(0))
+        pattern >>= 1
+    return [*merged, *first, *second]
 
 
-def _strays() -> st.SearchStrategy[list[BaseMessage]]:
-    function_call = {"function_call": {"name": "look", "arguments": "{}"}}
-    return st.one_of(
-        st.builds(ToolMessage, content=texts(), tool_call_id=st.sampled_from(CALL_IDS)).map(
-            lambda message: [message]
-        ),
-        texts(huge=False).map(lambda text: [SystemMessage(text)]),
-        st.just([ChatMessage(content="be kind", role="developer")]),
-        st.just([FunctionMessage(name="look", content="42")]),
-        st.just(
-            [
-                AIMessage(content="", additional_kwargs=function_call),
-                FunctionMessage(name="look", content="42"),
-            ]
-        ),
-        st.just([AIMessage(content="", additional_kwargs=function_call)]),
-        st.just([ChatMessage(content="noted", role="tool")]),
-    )
+_INTERLEAVED = st.tuples(_ROUNDS, _ROUNDS, st.integers(0, 255)).map(_merged)
+_LEGACY_CALL = {"function_call": {"name": "look", "arguments": "{}"}}
+_STRAYS = st.one_of(
+    st.builds(ToolMessage, content=_ANY, tool_call_id=st.sampled_from(CALL_IDS)),
+    _SHORT.map(SystemMessage),
+    st.just(ChatMessage(content="be kind", role="developer")),
+    st.just(ChatMessage(content="noted", role="tool")),
+    st.just(FunctionMessage(name="look", content="42")),
+    st.just(AIMessage(content="", additional_kwargs=_LEGACY_CALL)),
+)
+
+
+def _alone(message: BaseMessage) -> list[BaseMessage]:
+    return [message]
+
+
+_RUNS = (
+    _HUMANS.map(_alone),
+    _ANSWERS.map(_alone),
+    _ROUNDS,
+    _INTERLEAVED,
+    _STRAYS.map(_alone),
+    st.just(
+        [
+            AIMessage(content="", additional_kwargs=_LEGACY_CALL),
+            FunctionMessage(name="look", content="42"),
+        ]
+    ),
+)
 
 
 def histories(
@@ -184,16 +194,8 @@ def histories(
         max_size: Of runs; a run has up to about ten messages.
         recordable: Leave out what a log refuses (`RemoveMessage`).
     """
-    runs = [
-        _humans().map(lambda message: [message]),
-        _answers().map(lambda message: [message]),
-        _rounds(),
-        _interleaved(),
-        _strays(),
-    ]
-    if not recordable:
-        runs.append(st.just([RemoveMessage(id="m-0")]))
-    return st.lists(st.one_of(runs), max_size=max_size).map(
+    runs = _RUNS if recordable else (*_RUNS, st.just([RemoveMessage(id="m-0")]))
+    return st.lists(st.one_of(*runs), max_size=max_size).map(
         lambda parts: [message for part in parts for message in part]
     )
 
