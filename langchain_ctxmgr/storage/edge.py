@@ -246,7 +246,13 @@ class EdgeVectorStore:
     def _first(self) -> tuple[FolderIndex, edge.EdgeShard | None]:
         name = edge_folder.new_shard_name()
         index = FolderIndex(uuid=uuid.uuid4().hex, shard=name, dense=self._dense)
-        shard = edge_shard.created(self.path / name, self._dense)
+        try:
+            with edge_shard.storage_errors(f"create vectors in {self.path}"):
+                shard = edge_shard.created(self.path / name, self._dense)
+        except StorageError:
+            if edge_folder.read(self.path) is None:
+                raise
+            return index, None  # the first owner tidied it away
         if edge_folder.publish(self.path, index):
             return index, shard
         shard.close()
@@ -254,9 +260,11 @@ class EdgeVectorStore:
         return index, None
 
     def _loaded(self, index: FolderIndex) -> edge.EdgeShard | None:
+        folder = self.path / index.shard
         try:
             with edge_shard.storage_errors(f"open the vectors in {self.path}"):
-                return edge.EdgeShard.load(str(self.path / index.shard))
+                edge_shard.require_segments(folder)
+                return edge.EdgeShard.load(str(folder))
         except StorageError as error:
             if _IN_USE in str(error):
                 raise ShardInUseError(

@@ -88,6 +88,17 @@ def created(folder: Path, dense: DenseVectors | None) -> edge.EdgeShard:
     return shard
 
 
+def require_segments(folder: Path) -> None:
+    """Return when the shard in `folder` has its data; Edge opens one without as empty.
+
+    Raises:
+        StorageError: If the data is gone.
+    """
+    segments = folder / "segments"
+    if not segments.is_dir() or not any(segments.iterdir()):
+        raise StorageError(f"{segments} is missing or empty")
+
+
 def edge_filter(needed: Sequence[Condition]) -> edge.Filter:
     """`needed` as Edge takes it."""
     return edge.Filter(
