@@ -1,0 +1,338 @@
+"""The message log: everything ever said, append-only, by tenant and thread.
+
+The log is the truth; views, vectors and summaries are made from it and can be made
+again. A record is never changed: the same message id with other content is a *revision*
+that takes the slot of what it revises. A message that follows one which is not the last
+of its line starts a *branch*. Each record is chained by hash to the one before it in its
+thread, so `verify` finds what was changed, swapped, removed or cut off. The chain has no
+secret: it finds damage and tampering with rows, not a forger who rewrites all of it.
+
+Each method that waits has an async twin. A scope without `tenant_id` is a `ValueError`
+everywhere; where a method needs one thread, so is a scope without `thread_id`.
+Elsewhere a scope with a `thread_id` narrows to that thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, NamedTuple, Protocol
+
+from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn
+
+SESSION_GAP: Final = timedelta(hours=4)
+"""A longer pause than this starts a new session."""
+MAX_PROBLEMS: Final = 100
+"""How many problems `verify` tells apart; the rest is a count."""
+
+
+class IndexEntry(NamedTuple):
+    """A record with its terms, for an index to take in."""
+
+    record: LogRecord
+    terms: tuple[int, ...]
+
+
+class TermHit(NamedTuple):
+    """A record found by its terms."""
+
+    seq: int
+    score: float
+    """BM25, higher is better; comparable within one search."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What `verify` found."""
+
+    records: int
+    """How many were checked."""
+    problems: tuple[str, ...]
+    """What is wrong, with thread and position; at most `MAX_PROBLEMS` and a count."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the log is as it was written."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erased:
+    """What `erase` removed."""
+
+    threads: int
+    messages: int
+    """Records, revisions included."""
+    derived: int
+    """Stored choices and summaries made from them."""
+    seqs: tuple[int, ...]
+    """The records' `seq`s: the ids of their points in a vector store."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogStats:
+    """How much a tenant or a thread has in the log."""
+
+    threads: int
+    records: int
+    """Revisions included."""
+    revisions: int
+    bytes: int
+    """Size of the stored messages, without indexes."""
+
+
+class MessageLog(Protocol):
+    """Where messages are kept. Safe to share between threads and tasks."""
+
+    def setup(self) -> None:
+        """Create or update the tables; also done on first use.
+
+        Raises:
+            StorageError: If the log cannot be opened; the message says how to mend it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back connections. May be called again; other methods then raise StorageError."""
+        ...
+
+    def append(self, scope: Scope, drafts: Sequence[Draft]) -> list[LogRecord]:
+        """Add `drafts` to a thread, all or none, and return the records that are new.
+
+        A message whose id and content are in the thread already adds nothing; one whose id
+        is there with other content adds a revision. A message without an id is always
+        new: the record is given an id, the stored message stays without. A new message
+        follows the draft before it; the first follows the head of the newest branch. If
+        what it follows is not the last of its branch, it starts a branch.
+
+        Raises:
+            ValueError: For a draft that cannot be recorded; nothing is then.
+            StorageError: If the store is full, read-only or locked too long.
+        """
+        ...
+
+    def branch(self, scope: Scope, *, head: str | None = None) -> Branch:
+        """The line of the thread written to last, or the one that ends at message id `head`.
+
+        Raises:
+            ValueError: If no message of the thread has the id `head`.
+        """
+        ...
+
+    def read(
+        self,
+        branch: Branch,
+        *,
+        from_slot: int = 0,
+        before_slot: int | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+        roles: Collection[str] | None = None,
+    ) -> list[LogRecord]:
+        """Records of `branch` in slot order, the newest revision of each.
+
+        With `newest_first` the order is reversed, so that `limit` keeps the newest.
+        """
+        ...
+
+    def locate(self, branch: Branch, total_tokens: int) -> int | None:
+        """The slot of the first message of `branch` with at least `total_tokens` before it.
+
+        Counts messages as first recorded. None if there is none.
+        """
+        ...
+
+    def find(self, branch: Branch, message_id: str) -> LogRecord | None:
+        """The newest revision of a message on `branch`; None if it is not there."""
+        ...
+
+    def fetch(self, scope: Scope, seqs: Sequence[int]) -> list[LogRecord]:
+        """The records with these `seq`s, in the order asked for; others' are absent."""
+        ...
+
+    def turns(self, scope: Scope, seqs: Sequence[int]) -> list[Turn]:
+        """`fetch` without texts and without superseded revisions."""
+        ...
+
+    def top(self, branch: Branch, *, before_slot: int, limit: int) -> list[LogRecord]:
+        """The most important human, ai and tool messages with terms, first come first at ties.
+
+        As first recorded or last revised, like `read`.
+        """
+        ...
+
+    def search(
+        self, scope: Scope, terms: Sequence[int], *, limit: int, after_seq: int = 0
+    ) -> list[TermHit]:
+        """Records after `after_seq` with any of `terms`, best BM25 score first, ties by `seq`."""
+        ...
+
+    def pending(self, after_seq: int, limit: int) -> list[IndexEntry]:
+        """The next `limit` records of all tenants after `after_seq`, for an index."""
+        ...
+
+    def last_seq(self) -> int:
+        """The newest record's `seq`; 0 for an empty log."""
+        ...
+
+    def watermark(self, index_id: str) -> int:
+        """The `seq` up to which an index has taken records in; 0 for an unknown one."""
+        ...
+
+    def set_watermark(self, index_id: str, seq: int) -> None:
+        """Note that an index has taken in records up to `seq`."""
+        ...
+
+    def get_derived(self, scope: Scope, kind: str, key: str) -> bytes | None:
+        """What `put_derived` stored for the thread, if it is still kept."""
+        ...
+
+    def put_derived(
+        self, scope: Scope, kind: str, key: str, value: bytes, *, keep: int = 8
+    ) -> None:
+        """Store a choice made from the thread; the newest `keep` of its kind stay."""
+        ...
+
+    def history(self, scope: Scope) -> Iterator[LogRecord]:
+        """Every record of a thread in the order recorded: all revisions, all branches."""
+        ...
+
+    def verify(self, scope: Scope | None = None) -> Verification:
+        """Re-derive every hash and total of a thread, a tenant or the whole log."""
+        ...
+
+    def erase(self, scope: Scope) -> Erased:
+        """Remove a thread or a whole tenant: nothing of it is left in the store's files.
+
+        May be called again. The thread can be recorded into afterwards, from position 0.
+
+        Raises:
+            StorageError: If the rows are gone but other connections keep the files from
+                being cleaned; the next `erase` finishes it.
+        """
+        ...
+
+    def tenant_stats(self, scope: Scope) -> LogStats:
+        """How much a tenant, or one of its threads, has recorded."""
+        ...
+
+    async def asetup(self) -> None:
+        """`setup` without blocking the event loop."""
+        ...
+
+    async def aclose(self) -> None:
+        """`close` without blocking the event loop."""
+        ...
+
+    async def aappend(self, scope: Scope, drafts: Sequence[Draft]) -> list[LogRecord]:
+        """`append` without blocking the event loop."""
+        ...
+
+    async def abranch(self, scope: Scope, *, head: str | None = None) -> Branch:
+        """`branch` without blocking the event loop."""
+        ...
+
+    async def aread(
+        self,
+        branch: Branch,
+        *,
+        from_slot: int = 0,
+        before_slot: int | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+        roles: Collection[str] | None = None,
+    ) -> list[LogRecord]:
+        """`read` without blocking the event loop."""
+        ...
+
+    async def alocate(self, branch: Branch, total_tokens: int) -> int | None:
+        """`locate` without blocking the event loop."""
+        ...
+
+    async def afind(self, branch: Branch, message_id: str) -> LogRecord | None:
+        """`find` without blocking the event loop."""
+        ...
+
+    async def afetch(self, scope: Scope, seqs: Sequence[int]) -> list[LogRecord]:
+        """`fetch` without blocking the event loop."""
+        ...
+
+    async def aturns(self, scope: Scope, seqs: Sequence[int]) -> list[Turn]:
+        """`turns` without blocking the event loop."""
+        ...
+
+    async def atop(self, branch: Branch, *, before_slot: int, limit: int) -> list[LogRecord]:
+        """`top` without blocking the event loop."""
+        ...
+
+    async def asearch(
+        self, scope: Scope, terms: Sequence[int], *, limit: int, after_seq: int = 0
+    ) -> list[TermHit]:
+        """`search` without blocking the event loop."""
+        ...
+
+    async def apending(self, after_seq: int, limit: int) -> list[IndexEntry]:
+        """`pending` without blocking the event loop."""
+        ...
+
+    async def alast_seq(self) -> int:
+        """`last_seq` without blocking the event loop."""
+        ...
+
+    async def awatermark(self, index_id: str) -> int:
+        """`watermark` without blocking the event loop."""
+        ...
+
+    async def aset_watermark(self, index_id: str, seq: int) -> None:
+        """`set_watermark` without blocking the event loop."""
+        ...
+
+    async def aget_derived(self, scope: Scope, kind: str, key: str) -> bytes | None:
+        """`get_derived` without blocking the event loop."""
+        ...
+
+    async def aput_derived(
+        self, scope: Scope, kind: str, key: str, value: bytes, *, keep: int = 8
+    ) -> None:
+        """`put_derived` without blocking the event loop."""
+        ...
+
+    def ahistory(self, scope: Scope) -> AsyncIterator[LogRecord]:
+        """`history` without blocking the event loop."""
+        ...
+
+    async def averify(self, scope: Scope | None = None) -> Verification:
+        """`verify` without blocking the event loop."""
+        ...
+
+    async def aerase(self, scope: Scope) -> Erased:
+        """`erase` without blocking the event loop."""
+        ...
+
+    async def atenant_stats(self, scope: Scope) -> LogStats:
+        """`tenant_stats` without blocking the event loop."""
+        ...
+
+
+def tenant_of(scope: Scope) -> str:
+    """The tenant a scope names.
+
+    Raises:
+        ValueError: If it names none.
+    """
+    if scope.tenant_id is None:
+        raise ValueError(f"scope must have a tenant_id, got {scope}")
+    return scope.tenant_id
+
+
+def thread_of(scope: Scope) -> tuple[str, str]:
+    """The tenant and thread a scope names.
+
+    Raises:
+        ValueError: If it lacks one.
+    """
+    tenant_id = tenant_of(scope)
+    if scope.thread_id is None:
+        raise ValueError(f"scope must have a thread_id, got {scope}")
+    return tenant_id, scope.thread_id

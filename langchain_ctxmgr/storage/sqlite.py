@@ -1,0 +1,362 @@
+"""The message log in one SQLite file: the embedded default.
+
+Several processes may use the file at once. A blocking call waits for its turn; an async
+one runs in place when the file is free and the work small (SQLite answers in tens of
+microseconds, a thread hop costs more), else in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from datetime import timedelta
+from sqlite3 import Connection
+from types import TracebackType
+from typing import Final, Self
+
+from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn
+from langchain_ctxmgr.storage import sqlite_reads as reads
+from langchain_ctxmgr.storage.message_log import (
+    Erased,
+    IndexEntry,
+    LogStats,
+    TermHit,
+    Verification,
+    tenant_of,
+    thread_of,
+)
+from langchain_ctxmgr.storage.sqlite_append import Entry, append, entry_of, new_thread
+from langchain_ctxmgr.storage.sqlite_audit import clean, delete, verify
+from langchain_ctxmgr.storage.sqlite_database import Database, Work
+from langchain_ctxmgr.storage.sqlite_search import search
+
+_QUICK_ROWS: Final = 64
+"""Messages written or read in place on an event loop: about a millisecond."""
+_QUICK_TURNS: Final = 512
+_PAGE: Final = 256
+
+
+class SqliteLog:
+    """A `MessageLog` in the file at `path`, made on first use with its folder.
+
+    Threads, tasks, forked children and other processes may all use it. A writer waits up
+    to `busy_timeout` for another's transaction, then a `StorageError` says so.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        busy_timeout: timedelta = timedelta(seconds=10),
+    ) -> None:
+        self._database = Database(path, busy_timeout=busy_timeout)
+        self._busy_timeout = busy_timeout
+
+    def __enter__(self) -> Self:
+        self.setup()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def setup(self) -> None:
+        """Create or update the tables; also done on first use."""
+        self._database.setup()
+
+    async def asetup(self) -> None:
+        """`setup` without blocking the event loop."""
+        await asyncio.to_thread(self.setup)
+
+    def close(self) -> None:
+        """Close the file. May be called again; other methods then raise StorageError."""
+        self._database.close()
+
+    async def aclose(self) -> None:
+        """`close` without blocking the event loop."""
+        await asyncio.to_thread(self.close)
+
+    def append(self, scope: Scope, drafts: Sequence[Draft]) -> list[LogRecord]:
+        """Add `drafts` to a thread, all or none; the records that are new."""
+        entries = [entry_of(draft) for draft in drafts]
+        return self._database.write(_appending(scope, entries)) if entries else _nothing(scope)
+
+    async def aappend(self, scope: Scope, drafts: Sequence[Draft]) -> list[LogRecord]:
+        """`append` without blocking the event loop."""
+        if len(drafts) > _QUICK_ROWS:
+            return await asyncio.to_thread(self.append, scope, drafts)
+        entries = [entry_of(draft) for draft in drafts]
+        if not entries:
+            return _nothing(scope)
+        return await self._database.awrite(_appending(scope, entries))
+
+    def branch(self, scope: Scope, *, head: str | None = None) -> Branch:
+        """The line of the thread written to last, or the one that ends at message id `head`."""
+        return self._database.read(lambda c: reads.branch(c, scope, head))
+
+    async def abranch(self, scope: Scope, *, head: str | None = None) -> Branch:
+        """`branch` without blocking the event loop."""
+        return await self._database.aread(lambda c: reads.branch(c, scope, head))
+
+    def read(
+        self,
+        branch: Branch,
+        *,
+        from_slot: int = 0,
+        before_slot: int | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+        roles: Collection[str] | None = None,
+    ) -> list[LogRecord]:
+        """Records of `branch` in slot order, the newest revision of each."""
+        return self._database.read(
+            lambda c: reads.read(
+                c,
+                branch,
+                from_slot=from_slot,
+                before_slot=before_slot,
+                limit=limit,
+                newest_first=newest_first,
+                roles=roles,
+            )
+        )
+
+    async def aread(
+        self,
+        branch: Branch,
+        *,
+        from_slot: int = 0,
+        before_slot: int | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+        roles: Collection[str] | None = None,
+    ) -> list[LogRecord]:
+        """`read` without blocking the event loop."""
+        last = branch.spans[-1].last_slot if branch.spans else 0
+        rows = (last + 1 if before_slot is None else before_slot) - from_slot
+        return await self._database.aread(
+            lambda c: reads.read(
+                c,
+                branch,
+                from_slot=from_slot,
+                before_slot=before_slot,
+                limit=limit,
+                newest_first=newest_first,
+                roles=roles,
+            ),
+            quick=min(rows, rows if limit is None else limit) <= _QUICK_ROWS,
+        )
+
+    def locate(self, branch: Branch, total_tokens: int) -> int | None:
+        """The slot of the first message of `branch` with at least `total_tokens` before it."""
+        return self._database.read(lambda c: reads.locate(c, branch, total_tokens))
+
+    async def alocate(self, branch: Branch, total_tokens: int) -> int | None:
+        """`locate` without blocking the event loop."""
+        return await self._database.aread(lambda c: reads.locate(c, branch, total_tokens))
+
+    def find(self, branch: Branch, message_id: str) -> LogRecord | None:
+        """The newest revision of a message on `branch`; None if it is not there."""
+        return self._database.read(lambda c: reads.find(c, branch, message_id))
+
+    async def afind(self, branch: Branch, message_id: str) -> LogRecord | None:
+        """`find` without blocking the event loop."""
+        return await self._database.aread(lambda c: reads.find(c, branch, message_id))
+
+    def fetch(self, scope: Scope, seqs: Sequence[int]) -> list[LogRecord]:
+        """The records with these `seq`s, in the order asked for; others' are absent."""
+        return self._database.read(lambda c: reads.fetch(c, scope, seqs))
+
+    async def afetch(self, scope: Scope, seqs: Sequence[int]) -> list[LogRecord]:
+        """`fetch` without blocking the event loop."""
+        return await self._database.aread(
+            lambda c: reads.fetch(c, scope, seqs), quick=len(seqs) <= _QUICK_ROWS
+        )
+
+    def turns(self, scope: Scope, seqs: Sequence[int]) -> list[Turn]:
+        """`fetch` without texts and without superseded revisions."""
+        return self._database.read(lambda c: reads.turns(c, scope, seqs))
+
+    async def aturns(self, scope: Scope, seqs: Sequence[int]) -> list[Turn]:
+        """`turns` without blocking the event loop."""
+        return await self._database.aread(
+            lambda c: reads.turns(c, scope, seqs), quick=len(seqs) <= _QUICK_TURNS
+        )
+
+    def top(self, branch: Branch, *, before_slot: int, limit: int) -> list[LogRecord]:
+        """The most important human, ai and tool messages with terms, ties by slot."""
+        return self._database.read(lambda c: reads.top(c, branch, before_slot, limit))
+
+    async def atop(self, branch: Branch, *, before_slot: int, limit: int) -> list[LogRecord]:
+        """`top` without blocking the event loop."""
+        return await self._database.aread(
+            lambda c: reads.top(c, branch, before_slot, limit), quick=limit <= _QUICK_ROWS
+        )
+
+    def search(
+        self, scope: Scope, terms: Sequence[int], *, limit: int, after_seq: int = 0
+    ) -> list[TermHit]:
+        """Records after `after_seq` with any of `terms`, best BM25 score first, ties by `seq`."""
+        return self._database.read(lambda c: search(c, scope, terms, limit, after_seq))
+
+    async def asearch(
+        self, scope: Scope, terms: Sequence[int], *, limit: int, after_seq: int = 0
+    ) -> list[TermHit]:
+        """`search` without blocking the event loop."""
+        newer = await self.alast_seq() - after_seq
+        return await self._database.aread(
+            lambda c: search(c, scope, terms, limit, after_seq), quick=newer <= _QUICK_TURNS
+        )
+
+    def pending(self, after_seq: int, limit: int) -> list[IndexEntry]:
+        """The next `limit` records of all tenants after `after_seq`, for an index."""
+        return self._database.read(lambda c: reads.pending(c, after_seq, limit))
+
+    async def apending(self, after_seq: int, limit: int) -> list[IndexEntry]:
+        """`pending` without blocking the event loop."""
+        newer = await self.alast_seq() - after_seq
+        return await self._database.aread(
+            lambda c: reads.pending(c, after_seq, limit), quick=min(limit, newer) <= _QUICK_ROWS
+        )
+
+    def last_seq(self) -> int:
+        """The newest record's `seq`; 0 for an empty log."""
+        return self._database.read(reads.last_seq)
+
+    async def alast_seq(self) -> int:
+        """`last_seq` without blocking the event loop."""
+        return await self._database.aread(reads.last_seq)
+
+    def watermark(self, index_id: str) -> int:
+        """The `seq` up to which an index has taken records in; 0 for an unknown one."""
+        return self._database.read(lambda c: reads.watermark(c, index_id))
+
+    async def awatermark(self, index_id: str) -> int:
+        """`watermark` without blocking the event loop."""
+        return await self._database.aread(lambda c: reads.watermark(c, index_id))
+
+    def set_watermark(self, index_id: str, seq: int) -> None:
+        """Note that an index has taken in records up to `seq`."""
+        self._database.write(lambda c: _set_watermark(c, index_id, seq))
+
+    async def aset_watermark(self, index_id: str, seq: int) -> None:
+        """`set_watermark` without blocking the event loop."""
+        await self._database.awrite(lambda c: _set_watermark(c, index_id, seq))
+
+    def get_derived(self, scope: Scope, kind: str, key: str) -> bytes | None:
+        """What `put_derived` stored for the thread, if it is still kept."""
+        return self._database.read(lambda c: reads.get_derived(c, scope, kind, key))
+
+    async def aget_derived(self, scope: Scope, kind: str, key: str) -> bytes | None:
+        """`get_derived` without blocking the event loop."""
+        return await self._database.aread(lambda c: reads.get_derived(c, scope, kind, key))
+
+    def put_derived(
+        self, scope: Scope, kind: str, key: str, value: bytes, *, keep: int = 8
+    ) -> None:
+        """Store a choice made from the thread; the newest `keep` of its kind stay."""
+        self._database.write(_putting(scope, kind, key, value, keep))
+
+    async def aput_derived(
+        self, scope: Scope, kind: str, key: str, value: bytes, *, keep: int = 8
+    ) -> None:
+        """`put_derived` without blocking the event loop."""
+        await self._database.awrite(_putting(scope, kind, key, value, keep))
+
+    def history(self, scope: Scope) -> Iterator[LogRecord]:
+        """Every record of a thread in the order recorded: all revisions, all branches."""
+        tenant_id, thread_id = thread_of(scope)
+        key = self._database.read(lambda c: reads.thread_key(c, tenant_id, thread_id))
+        return iter(()) if key is None else self._history(key)
+
+    def _history(self, key: int) -> Iterator[LogRecord]:
+        position = 0
+        while page := self._database.read(_paging(key, position)):
+            yield from page
+            position = page[-1].position + 1
+
+    def ahistory(self, scope: Scope) -> AsyncIterator[LogRecord]:
+        """`history` without blocking the event loop."""
+        return self._ahistory(*thread_of(scope))
+
+    async def _ahistory(self, tenant_id: str, thread_id: str) -> AsyncIterator[LogRecord]:
+        key = await self._database.aread(lambda c: reads.thread_key(c, tenant_id, thread_id))
+        position = 0
+        while key is not None and (
+            page := await self._database.aread(_paging(key, position), quick=False)
+        ):
+            for record in page:
+                yield record
+            position = page[-1].position + 1
+
+    def verify(self, scope: Scope | None = None) -> Verification:
+        """Re-derive every hash and total of a thread, a tenant or the whole log."""
+        return self._database.read(lambda c: verify(c, scope))
+
+    async def averify(self, scope: Scope | None = None) -> Verification:
+        """`verify` without blocking the event loop."""
+        return await asyncio.to_thread(self.verify, scope)
+
+    def erase(self, scope: Scope) -> Erased:
+        """Remove a thread or a whole tenant: nothing of it is left in the file or its WAL."""
+        tenant_of(scope)
+        erased = self._database.write(lambda c: delete(c, scope))
+        self._database.exclusive(lambda c: clean(c, self._busy_timeout))
+        return erased
+
+    async def aerase(self, scope: Scope) -> Erased:
+        """`erase` without blocking the event loop."""
+        return await asyncio.to_thread(self.erase, scope)
+
+    def tenant_stats(self, scope: Scope) -> LogStats:
+        """How much a tenant, or one of its threads, has recorded."""
+        return self._database.read(lambda c: reads.stats(c, scope))
+
+    async def atenant_stats(self, scope: Scope) -> LogStats:
+        """`tenant_stats` without blocking the event loop."""
+        return await asyncio.to_thread(self.tenant_stats, scope)
+
+
+def _appending(scope: Scope, entries: Sequence[Entry]) -> Work[list[LogRecord]]:
+    tenant_id, thread_id = thread_of(scope)
+    return lambda c: append(c, tenant_id, thread_id, scope.user_id, entries)
+
+
+def _nothing(scope: Scope) -> list[LogRecord]:
+    thread_of(scope)
+    return []
+
+
+def _paging(key: int, position: int) -> Work[list[LogRecord]]:
+    return lambda c: reads.page(c, key, position, _PAGE)
+
+
+def _set_watermark(connection: Connection, index_id: str, seq: int) -> None:
+    connection.execute("INSERT OR REPLACE INTO watermarks VALUES (?, ?)", (index_id, seq))
+
+
+def _putting(scope: Scope, kind: str, key: str, value: bytes, keep: int) -> Work[None]:
+    tenant_id, thread_id = thread_of(scope)
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, got {keep}")
+
+    def put(connection: Connection) -> None:
+        thread = reads.thread_key(connection, tenant_id, thread_id)
+        if thread is None:
+            thread = new_thread(connection, tenant_id, thread_id)
+        connection.execute(
+            "INSERT OR REPLACE INTO derived (thread, kind, key, value) VALUES (?, ?, ?, ?)",
+            (thread, kind, key, value),
+        )
+        connection.execute(
+            "DELETE FROM derived WHERE id IN (SELECT id FROM derived WHERE thread = ? "
+            "AND kind = ? ORDER BY id DESC LIMIT -1 OFFSET ?)",
+            (thread, kind, keep),
+        )
+
+    return put

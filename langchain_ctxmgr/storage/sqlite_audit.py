@@ -1,0 +1,208 @@
+"""Proving that the SQLite log is as written, and removing from it for good."""
+
+# ruff: noqa: S608 - statements are put together from constants; values are always bound
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from datetime import timedelta
+from typing import Any, Final, NamedTuple
+
+from langchain_ctxmgr.errors import StorageError
+from langchain_ctxmgr.records import Scope
+from langchain_ctxmgr.storage.codec import GENESIS, digest, link
+from langchain_ctxmgr.storage.message_log import MAX_PROBLEMS, Erased, Verification, tenant_of
+from langchain_ctxmgr.storage.sqlite_append import body_of, tenant_token, thread_token
+from langchain_ctxmgr.storage.sqlite_rows import unpack_terms
+
+Connection = sqlite3.Connection
+
+
+class _Problems:
+    """What was found; only so many are told apart."""
+
+    def __init__(self) -> None:
+        self._told: list[str] = []
+        self._count = 0
+
+    def add(self, problem: str) -> None:
+        self._count += 1
+        if self._count <= MAX_PROBLEMS:
+            self._told.append(problem)
+
+    def all(self) -> tuple[str, ...]:
+        more = self._count - len(self._told)
+        return (*self._told, f"and {more} more") if more else tuple(self._told)
+
+
+class _Thread(NamedTuple):
+    key: int
+    tenant_id: str
+    thread_id: str
+    records: int
+    revisions: int
+    bytes: int
+    chain: bytes
+
+
+def verify(connection: Connection, scope: Scope | None) -> Verification:
+    """See `MessageLog.verify`. One snapshot, one pass, one record in memory at a time."""
+    tenant_id = None if scope is None else tenant_of(scope)
+    thread_id = None if scope is None else scope.thread_id
+    problems, records = _Problems(), 0
+    connection.execute("BEGIN")
+    threads = connection.execute(
+        "SELECT thread, tenant_id, thread_id, records, revisions, bytes, chain FROM threads "
+        "WHERE ifnull(tenant_id = ?, 1) AND ifnull(thread_id = ?, 1) ORDER BY thread",
+        (tenant_id, thread_id),
+    )
+    for row in threads:
+        check = _Check(_Thread(*row), problems)
+        for record in connection.execute(_CHAINED, row[:1]):
+            check.record(record[0], record[1:18], record[18:])
+        for tip in connection.execute(_TIPS, row[:1]):
+            check.tip(*tip)
+        check.end()
+        records += check.records
+    if scope is None:
+        _verify_whole(connection, problems)
+    connection.execute("COMMIT")
+    return Verification(records=records, problems=problems.all())
+
+
+def _verify_whole(connection: Connection, problems: _Problems) -> None:
+    for what, statement in (
+        ("records whose thread is missing", _LOST_RECORDS),
+        ("contents whose record is missing", _LOST_CONTENTS),
+    ):
+        lost = connection.execute(statement).fetchone()[0]
+        if lost:
+            problems.add(f"{lost} {what}")
+
+
+class _Check:
+    """One thread while its records are gone through."""
+
+    def __init__(self, thread: _Thread, problems: _Problems) -> None:
+        self._thread, self._problems = thread, problems
+        self._where = f"tenant {thread.tenant_id!r}, thread {thread.thread_id!r}"
+        self._chain: bytes | None = GENESIS
+        self._seq = self._position = self._revisions = self._bytes = 0
+        self.records = 0
+
+    def record(self, seq: int, fields: tuple[Any, ...], content: tuple[Any, ...]) -> None:
+        """Check a record against the one before it; a gap is told once."""
+        position, payload = fields[2], content[3]
+        here = f"{self._where}, position {position}"
+        if position > self._position:
+            self._problems.add(self._missing(position))
+            self._chain = None
+        if seq <= self._seq:
+            self._problems.add(f"{here}: recorded out of order")
+        if payload is None:
+            self._problems.add(f"{here}: its content is missing")
+        else:
+            self._content(here, fields, content)
+        self._chain = content[1]
+        self._seq, self._position = seq, position + 1
+        self._revisions += fields[4] > 0
+        self.records += 1
+
+    def _content(self, here: str, fields: tuple[Any, ...], content: tuple[Any, ...]) -> None:
+        stored_digest, stored_chain, terms, payload = content
+        self._bytes += len(payload)
+        if digest(payload) != stored_digest:
+            self._problems.add(f"{here}: its content was changed")
+        if self._chain is not None:
+            row = (self._thread.tenant_id, self._thread.thread_id, *fields)
+            if link(self._chain, stored_digest, row, terms) != stored_chain:
+                self._problems.add(f"{here}: its fields were changed, or it is not in its place")
+
+    def end(self) -> None:
+        """Check that the thread's own row says the same."""
+        thread = self._thread
+        counts = (self._revisions, self._bytes)
+        if self._position < thread.records:
+            self._problems.add(f"{self._missing(thread.records)}: the end is cut off")
+        elif (self._position, self._chain) != (thread.records, thread.chain):
+            self._problems.add(f"{self._where}: does not end where it was left")
+        elif self.records == self._position and counts != (thread.revisions, thread.bytes):
+            self._problems.add(f"{self._where}: its counts were changed")
+
+    def tip(self, branch: int, slot: int, newest: int | None) -> None:
+        """Check where a branch ends."""
+        if slot != newest:
+            self._problems.add(f"{self._where}, branch {branch}: ends at {newest}, not {slot}")
+
+    def _missing(self, end: int) -> str:
+        last = f" to {end - 1}" if end - 1 > self._position else ""
+        return f"{self._where}, position {self._position}{last}: missing"
+
+
+def delete(connection: Connection, scope: Scope) -> Erased:
+    """Remove every row of a thread or tenant, and note that the file is to be cleaned."""
+    tenant_id = tenant_of(scope)
+    keys = connection.execute(
+        "SELECT thread FROM threads WHERE tenant_id = ? AND ifnull(thread_id = ?, 1)",
+        (tenant_id, scope.thread_id),
+    ).fetchall()
+    seqs: list[int] = []
+    derived = 0
+    for (key,) in keys:
+        scope_tokens = f"{thread_token(key)} {tenant_token(tenant_id)}"
+        rows = connection.execute(_TERMS, (key,)).fetchall()
+        seqs += [seq for seq, _ in rows]
+        connection.executemany(
+            "INSERT INTO keywords (keywords, rowid, scope, body) VALUES ('delete', ?, ?, ?)",
+            ((seq, scope_tokens, body_of(unpack_terms(terms))) for seq, terms in rows if terms),
+        )
+        connection.executemany("DELETE FROM contents WHERE seq = ?", ((seq,) for seq, _ in rows))
+        derived += connection.execute("DELETE FROM derived WHERE thread = ?", (key,)).rowcount
+        for table in ("records", "branches", "threads"):
+            connection.execute(f"DELETE FROM {table} WHERE thread = ?", (key,))
+    if keys:
+        connection.execute("INSERT OR IGNORE INTO erasures VALUES (1)")
+    return Erased(threads=len(keys), messages=len(seqs), derived=derived, seqs=tuple(seqs))
+
+
+def clean(connection: Connection, timeout: timedelta) -> None:
+    """Leave nothing of deleted rows in the file, its WAL or the keyword index.
+
+    Rewrites the file, so it takes as long as copying it.
+
+    Raises:
+        StorageError: If readers hold the WAL for longer than `timeout`.
+    """
+    if connection.execute("SELECT 1 FROM erasures").fetchone() is None:
+        return
+    connection.execute("INSERT INTO keywords (keywords) VALUES ('optimize')")
+    connection.execute("VACUUM")
+    deadline = time.monotonic() + timeout.total_seconds()
+    while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        if time.monotonic() > deadline:
+            raise StorageError(
+                "the rows are erased, but another connection is reading the log's WAL and keeps "
+                "their bytes there; let it finish and call erase again"
+            )
+    connection.execute("DELETE FROM erasures")
+
+
+_CHAINED: Final = (
+    "SELECT r.seq, r.user_id, r.branch, r.position, r.slot, r.revision, r.parent, r.session, "
+    "r.message_id, r.role, r.speaker, r.at, r.tokens, r.encoding, r.importance, r.cues, "
+    "r.total_tokens, r.total_importance, c.digest, c.chain, c.terms, c.payload FROM records r "
+    "LEFT JOIN contents c ON c.seq = r.seq WHERE r.thread = ? ORDER BY r.position"
+)
+_TERMS: Final = (
+    "SELECT r.seq, c.terms FROM records r CROSS JOIN contents c ON c.seq = r.seq "
+    "WHERE r.thread = ? ORDER BY r.position"
+)
+_TIPS: Final = (
+    "SELECT b.branch, b.tip_slot, (SELECT max(r.slot) FROM records r WHERE r.thread = b.thread "
+    "AND r.branch = b.branch) AS newest FROM branches b WHERE b.thread = ?"
+)
+_LOST_RECORDS: Final = (
+    "SELECT count(*) FROM records WHERE thread NOT IN (SELECT thread FROM threads)"
+)
+_LOST_CONTENTS: Final = "SELECT count(*) FROM contents WHERE seq NOT IN (SELECT seq FROM records)"

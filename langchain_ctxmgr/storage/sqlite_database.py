@@ -1,0 +1,308 @@
+"""One SQLite file shared by threads, tasks and processes.
+
+Work is a function of a connection. Reads take any free connection; writes queue on one
+lock in the process and on SQLite's own between processes, as one `BEGIN IMMEDIATE`
+transaction each that is rolled back on any error. On an event loop, work marked `quick`
+runs in place with a connection that never waits; if the file is locked at that moment,
+or the work is long, it runs in a thread. WAL with `synchronous=NORMAL`: what was
+acknowledged survives the death of the process; a power cut may lose the last commits,
+never the file.
+
+Source: https://sqlite.org/wal.html, https://sqlite.org/howtocorrupt.html (section 2.6: a
+connection is never carried across a fork).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+from langchain_ctxmgr.errors import StorageError
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+
+_MIGRATIONS_PACKAGE: Final = "langchain_ctxmgr.storage"
+MIGRATIONS: Final = ("0001_message_log.sql",)
+_APPLICATION_ID: Final = 0x43545847
+"""Marks the file as ours: `CTXG`."""
+_CACHE_KIB: Final = 8_192
+_IDLE_CONNECTIONS: Final = 8
+_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_inherited: list[object] = []
+"""Connections a forked child found: never used, never closed (both can harm the parent)."""
+
+
+class Database:
+    """Connections to one file, and how work is run on them."""
+
+    def __init__(self, path: str | os.PathLike[str], *, busy_timeout: timedelta) -> None:
+        if busy_timeout <= timedelta(0):
+            raise ValueError(f"busy_timeout must be positive, got {busy_timeout}")
+        if os.fspath(path) in {"", ":memory:"} or os.fspath(path).startswith("file:"):
+            raise ValueError(f"path must be a file's, got {os.fspath(path)!r}")
+        self.path = Path(path).absolute()
+        self._timeout = busy_timeout
+        self._closed = False
+        self._ready = False
+        self._start_process()
+
+    def _start_process(self) -> None:
+        self._pid = os.getpid()
+        self._waiting: deque[sqlite3.Connection] = deque()
+        self._instant: deque[sqlite3.Connection] = deque()
+        self._writing = threading.Lock()
+        self._opening = threading.Lock()
+
+    def setup(self) -> None:
+        """Create the file and bring its tables up to date.
+
+        Raises:
+            StorageError: If that cannot be done; the message says why and how to mend it.
+        """
+        self.read(lambda _: None)
+
+    def close(self) -> None:
+        """Close every connection. May be called again."""
+        self._closed = True
+        if os.getpid() == self._pid:
+            self._close_idle()
+
+    def read(self, work: Work[T]) -> T:
+        """The result of `work` on a connection; waits for a locked file."""
+        with self._connection(self._timeout) as connection:
+            return work(connection)
+
+    def write(self, work: Work[T]) -> T:
+        """The result of `work` in a transaction of its own; waits its turn."""
+        return self.exclusive(lambda connection: _transact(connection, work))
+
+    def exclusive(self, work: Work[T]) -> T:
+        """The result of `work`, outside a transaction, with this process's writers held off."""
+        self._check_process()
+        if not self._writing.acquire(timeout=self._timeout.total_seconds()):
+            raise self._locked()
+        try:
+            with self._connection(self._timeout) as connection:
+                return work(connection)
+        finally:
+            self._writing.release()
+
+    async def aread(self, work: Work[T], *, quick: bool = True) -> T:
+        """`read`, in place if `quick` and the file is free, else in a thread."""
+        if quick and self._ready:
+            try:
+                with self._connection(timedelta(0)) as connection:
+                    return work(connection)
+            except _LockedError:
+                pass
+        return await asyncio.to_thread(self.read, work)
+
+    async def awrite(self, work: Work[T], *, quick: bool = True) -> T:
+        """`write`, in place if `quick` and no one else is writing, else in a thread."""
+        self._check_process()
+        if quick and self._ready and self._writing.acquire(blocking=False):
+            try:
+                with self._connection(timedelta(0)) as connection:
+                    return _transact(connection, work)
+            except _LockedError:
+                pass
+            finally:
+                self._writing.release()
+        return await asyncio.to_thread(self.write, work)
+
+    @contextmanager
+    def _connection(self, timeout: timedelta) -> Generator[sqlite3.Connection, None, None]:
+        self._check_process()
+        idle = self._waiting if timeout else self._instant
+        try:
+            connection = idle.pop() if idle else self._open(timeout)
+        except sqlite3.Error as error:
+            self._explain(error)
+        try:
+            yield connection
+        except sqlite3.Error as error:
+            self._explain(error)
+        finally:
+            if connection.in_transaction:
+                connection.rollback()
+            idle.append(connection)
+            if self._closed or len(idle) > _IDLE_CONNECTIONS:
+                self._close_idle(keep=0 if self._closed else _IDLE_CONNECTIONS)
+
+    def _check_process(self) -> None:
+        if self._closed:
+            raise StorageError(f"the message log {self.path} is closed; open it again to use it")
+        if os.getpid() != self._pid:
+            _inherited.append((self._waiting, self._instant, self._writing, self._opening))
+            self._start_process()
+
+    def _close_idle(self, keep: int = 0) -> None:
+        for idle in (self._waiting, self._instant):
+            while len(idle) > keep:
+                try:
+                    connection = idle.popleft()
+                except IndexError:  # another thread took it
+                    break
+                connection.close()
+
+    def _open(self, timeout: timedelta) -> sqlite3.Connection:
+        if not self._ready:
+            with self._opening:
+                if not self._ready:
+                    self._prepare_file()
+                    self._ready = True
+        return self._connect(timeout)
+
+    def _connect(self, timeout: timedelta) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path,
+            timeout=timeout.total_seconds(),
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute("PRAGMA secure_delete = FAST")
+        return connection
+
+    def _prepare_file(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"the folder {self.path.parent} cannot be made: {error.strerror}; "
+                "name another or mend its permissions"
+            ) from error
+        connection = self._connect(self._timeout)
+        try:
+            self._check_owner(connection)
+            self._enter_wal(connection)
+            self._migrate(connection)
+        finally:
+            connection.close()
+
+    def _check_owner(self, connection: sqlite3.Connection) -> None:
+        application = _pragma(connection, "application_id")
+        if application == _APPLICATION_ID:
+            return
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if (tables or application) and application != _APPLICATION_ID:
+            raise StorageError(f"{self.path} is another program's database; name another file")
+
+    def _enter_wal(self, connection: sqlite3.Connection) -> None:
+        """Switch to WAL; SQLite does not wait for others by itself here."""
+        deadline = time.monotonic() + self._timeout.total_seconds()
+        while True:
+            try:
+                mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                break
+        if mode != "wal":
+            raise StorageError(
+                f"{self.path} is on a file system without shared memory; use a local disk"
+            )
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        if self._version(connection) == len(MIGRATIONS):
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for name in MIGRATIONS[self._version(connection) :]:
+                script = resources.files(_MIGRATIONS_PACKAGE).joinpath("migrations", "sqlite", name)
+                for statement in _statements(script.read_text("utf-8")):
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.rollback()
+            raise
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        version = _pragma(connection, "user_version")
+        if version > len(MIGRATIONS):
+            raise StorageError(
+                f"{self.path} has schema version {version} and this release knows "
+                f"{len(MIGRATIONS)}; upgrade langchain-ctxmgr"
+            )
+        return version
+
+    def _locked(self) -> StorageError:
+        return _LockedError(
+            f"{self.path} was locked by another writer for {self._timeout.total_seconds():g} s; "
+            "try again, or raise busy_timeout"
+        )
+
+    def _explain(self, error: sqlite3.Error) -> NoReturn:
+        """Raise `error` as a `StorageError` that says how to mend it, if a user can."""
+        if _is_busy(error):
+            raise self._locked() from error
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _REMEDIES:
+            raise StorageError(f"{self.path}: {error}; {_REMEDIES[code]}") from error
+        if self._closed:
+            raise StorageError(f"the message log {self.path} was closed in use") from error
+        raise error
+
+
+class _LockedError(StorageError):
+    """Another connection holds the file."""
+
+
+_CORRUPT: Final = (
+    "restore a backup, or rescue what is readable with `sqlite3 FILE .recover` into a new file"
+)
+_REMEDIES: Final = {
+    sqlite3.SQLITE_FULL: "nothing was recorded: free disk space and try again",
+    sqlite3.SQLITE_CORRUPT: _CORRUPT,
+    sqlite3.SQLITE_NOTADB: _CORRUPT,
+    sqlite3.SQLITE_READONLY: "nothing was recorded: make the file and its folder writable",
+    sqlite3.SQLITE_CANTOPEN: "make sure that its folder exists and is writable",
+    sqlite3.SQLITE_IOERR: "check the disk; nothing was recorded",
+    sqlite3.SQLITE_PERM: "make the file and its folder writable",
+}
+
+
+def _transact(connection: sqlite3.Connection, work: Work[T]) -> T:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = work(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return result
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> Any:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def _statements(script: str) -> Generator[str, None, None]:
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

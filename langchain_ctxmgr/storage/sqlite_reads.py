@@ -1,0 +1,241 @@
+"""Reading the SQLite log: every statement finds its rows by an index.
+
+A branch is read span by span, each a range of slots, so what a read costs depends on
+what it returns, not on the length of the thread.
+"""
+
+# ruff: noqa: S608 - statements are put together from constants; values are always bound
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from heapq import nsmallest
+from typing import Any, Final
+
+from langchain_ctxmgr.records import Branch, LogRecord, Scope, Span, Turn
+from langchain_ctxmgr.storage.message_log import IndexEntry, LogStats, tenant_of, thread_of
+from langchain_ctxmgr.storage.sqlite_rows import (
+    NEWEST,
+    RECORD_COLUMNS,
+    RECORD_TABLES,
+    TURN_COLUMNS,
+    bytes_of,
+    record_of,
+    turn_of,
+    unpack_terms,
+)
+
+Connection = sqlite3.Connection
+_NO_LIMIT: Final = -1
+
+
+def thread_key(connection: Connection, tenant_id: str, thread_id: str) -> int | None:
+    """The integer that stands for a thread in every other table; None if it has no row."""
+    row = connection.execute(
+        "SELECT thread FROM threads WHERE tenant_id = ? AND thread_id = ?", (tenant_id, thread_id)
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def branch(connection: Connection, scope: Scope, head: str | None) -> Branch:
+    """See `MessageLog.branch`."""
+    tenant_id, thread_id = thread_of(scope)
+    row = connection.execute(
+        "SELECT t.thread, t.branch, b.tip_slot FROM threads t CROSS JOIN branches b "
+        "ON b.thread = t.thread AND b.branch = t.branch WHERE t.tenant_id = ? AND t.thread_id = ?",
+        (tenant_id, thread_id),
+    ).fetchone()
+    if row is not None and head is not None:
+        row = connection.execute(
+            "SELECT thread, branch, slot FROM records WHERE thread = ? AND message_id = ? LIMIT 1",
+            (row[0], bytes_of(head)),
+        ).fetchone()
+    if row is None:
+        if head is not None:
+            raise ValueError(f"head must be the id of a message in {scope}, got {head!r}")
+        return Branch(tenant_id=tenant_id, thread_id=thread_id, spans=(), head=None)
+    key, number, slot = row
+    spans: list[Span] = []
+    while number is not None:
+        spans.append(Span(number, slot))
+        number, slot = connection.execute(
+            "SELECT fork_branch, fork_slot FROM branches WHERE thread = ? AND branch = ?",
+            (key, number),
+        ).fetchone()
+    return Branch(
+        tenant_id=tenant_id,
+        thread_id=thread_id,
+        spans=tuple(reversed(spans)),
+        head=_at_slot(connection, key, spans[0]),
+    )
+
+
+def read(
+    connection: Connection,
+    line: Branch,
+    *,
+    from_slot: int,
+    before_slot: int | None,
+    limit: int | None,
+    newest_first: bool,
+    roles: Collection[str] | None,
+) -> list[LogRecord]:
+    """See `MessageLog.read`."""
+    key = thread_key(connection, line.tenant_id, line.thread_id)
+    if key is None:
+        return []
+    wanted = "" if roles is None else f" AND r.role IN ({_marks(roles)})"
+    statement = (
+        f"SELECT {RECORD_COLUMNS} FROM {RECORD_TABLES} WHERE r.thread = ? AND r.branch = ? "
+        f"AND r.slot BETWEEN ? AND ? AND {NEWEST}{wanted} "
+        f"ORDER BY r.slot {'DESC' if newest_first else 'ASC'} LIMIT ?"
+    )
+    records: list[LogRecord] = []
+    for span in reversed(line.spans) if newest_first else line.spans:
+        last = span.last_slot if before_slot is None else min(span.last_slot, before_slot - 1)
+        room = _NO_LIMIT if limit is None else limit - len(records)
+        if room == 0:
+            break
+        if from_slot <= last:
+            where = (key, span.branch, from_slot, last, *(roles or ()), room)
+            records += map(record_of, connection.execute(statement, where))
+    return records
+
+
+def locate(connection: Connection, line: Branch, total_tokens: int) -> int | None:
+    """See `MessageLog.locate`.
+
+    Totals only rise along a line, so the spans are searched from the newest until one has
+    no such message.
+    """
+    key = thread_key(connection, line.tenant_id, line.thread_id)
+    found = None
+    for span in reversed(line.spans):
+        row = connection.execute(
+            "SELECT slot FROM records WHERE thread = ? AND branch = ? AND revision = 0 "
+            "AND total_tokens - tokens >= ? AND slot <= ? "
+            "ORDER BY total_tokens - tokens, slot LIMIT 1",
+            (key, span.branch, total_tokens, span.last_slot),
+        ).fetchone()
+        if row is None:
+            break
+        found = row[0]
+    return found
+
+
+def find(connection: Connection, line: Branch, message_id: str) -> LogRecord | None:
+    """See `MessageLog.find`."""
+    key = thread_key(connection, line.tenant_id, line.thread_id)
+    row = connection.execute(
+        f"SELECT {RECORD_COLUMNS} FROM {RECORD_TABLES} WHERE r.thread = ? AND r.message_id = ? "
+        "ORDER BY r.revision DESC LIMIT 1",
+        (key, bytes_of(message_id)),
+    ).fetchone()
+    return record_of(row) if row is not None and line.holds(row[3], row[2]) else None
+
+
+def fetch(connection: Connection, scope: Scope, seqs: Sequence[int]) -> list[LogRecord]:
+    """See `MessageLog.fetch`."""
+    rows = connection.execute(
+        f"SELECT {RECORD_COLUMNS} FROM json_each(?) j CROSS JOIN {RECORD_TABLES} "
+        "WHERE r.seq = j.value AND t.tenant_id = ? AND ifnull(t.thread_id = ?, 1)",
+        (json.dumps([*seqs]), tenant_of(scope), scope.thread_id),
+    )
+    return [record_of(row) for row in rows]
+
+
+def turns(connection: Connection, scope: Scope, seqs: Sequence[int]) -> list[Turn]:
+    """See `MessageLog.turns`."""
+    rows = connection.execute(
+        f"SELECT {TURN_COLUMNS} FROM json_each(?) j CROSS JOIN records r "
+        "CROSS JOIN threads t ON t.thread = r.thread WHERE r.seq = j.value "
+        f"AND t.tenant_id = ? AND ifnull(t.thread_id = ?, 1) AND {NEWEST}",
+        (json.dumps([*seqs]), tenant_of(scope), scope.thread_id),
+    )
+    return [turn_of(row) for row in rows]
+
+
+def top(connection: Connection, line: Branch, before_slot: int, limit: int) -> list[LogRecord]:
+    """See `MessageLog.top`."""
+    key = thread_key(connection, line.tenant_id, line.thread_id)
+    if key is None:
+        return []
+    ranked: list[tuple[float, int, int]] = []
+    for span in line.spans:
+        ranked += connection.execute(
+            "SELECT -r.importance, r.slot, r.seq FROM records r WHERE r.thread = ? "
+            "AND r.branch = ? AND r.has_terms = 1 AND r.role IN ('human', 'ai', 'tool') "
+            f"AND r.slot <= ? AND {NEWEST} ORDER BY r.importance DESC, r.slot LIMIT ?",
+            (key, span.branch, min(span.last_slot, before_slot - 1), limit),
+        )
+    scope = Scope(tenant_id=line.tenant_id, thread_id=line.thread_id)
+    return fetch(connection, scope, [seq for _, _, seq in nsmallest(limit, ranked)])
+
+
+def pending(connection: Connection, after_seq: int, limit: int) -> list[IndexEntry]:
+    """See `MessageLog.pending`."""
+    rows = connection.execute(
+        f"SELECT {RECORD_COLUMNS}, c.terms FROM {RECORD_TABLES} "
+        "WHERE r.seq > ? ORDER BY r.seq LIMIT ?",
+        (after_seq, limit),
+    )
+    return [IndexEntry(record_of(row), unpack_terms(row[-1])) for row in rows]
+
+
+def last_seq(connection: Connection) -> int:
+    """See `MessageLog.last_seq`."""
+    return connection.execute("SELECT ifnull(max(seq), 0) FROM records").fetchone()[0]
+
+
+def page(connection: Connection, key: int, position: int, limit: int) -> list[LogRecord]:
+    """Up to `limit` records of a thread in append order, from `position` on."""
+    rows: Iterator[Any] = connection.execute(
+        f"SELECT {RECORD_COLUMNS} FROM {RECORD_TABLES} WHERE r.thread = ? AND r.position >= ? "
+        "ORDER BY r.position LIMIT ?",
+        (key, position, limit),
+    )
+    return [record_of(row) for row in rows]
+
+
+def stats(connection: Connection, scope: Scope) -> LogStats:
+    """See `MessageLog.tenant_stats`."""
+    threads, records, revisions, size = connection.execute(
+        "SELECT count(*), ifnull(sum(records), 0), ifnull(sum(revisions), 0), "
+        "ifnull(sum(bytes), 0) FROM threads WHERE tenant_id = ? AND ifnull(thread_id = ?, 1) "
+        "AND records > 0",
+        (tenant_of(scope), scope.thread_id),
+    ).fetchone()
+    return LogStats(threads=threads, records=records, revisions=revisions, bytes=size)
+
+
+def watermark(connection: Connection, index_id: str) -> int:
+    """See `MessageLog.watermark`."""
+    row = connection.execute(
+        "SELECT seq FROM watermarks WHERE index_id = ?", (index_id,)
+    ).fetchone()
+    return 0 if row is None else row[0]
+
+
+def get_derived(connection: Connection, scope: Scope, kind: str, key: str) -> bytes | None:
+    """See `MessageLog.get_derived`."""
+    row = connection.execute(
+        "SELECT d.value FROM threads t CROSS JOIN derived d ON d.thread = t.thread "
+        "AND d.kind = ? AND d.key = ? WHERE t.tenant_id = ? AND t.thread_id = ?",
+        (kind, key, *thread_of(scope)),
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def _at_slot(connection: Connection, key: int, span: Span) -> LogRecord | None:
+    row = connection.execute(
+        f"SELECT {RECORD_COLUMNS} FROM {RECORD_TABLES} WHERE r.thread = ? AND r.branch = ? "
+        "AND r.slot = ? ORDER BY r.revision DESC LIMIT 1",
+        (key, *span),
+    ).fetchone()
+    return None if row is None else record_of(row)
+
+
+def _marks(values: Collection[str]) -> str:
+    return ", ".join("?" * len(values))
