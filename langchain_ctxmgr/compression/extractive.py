@@ -16,6 +16,7 @@ from itertools import pairwise
 from math import log, sqrt
 
 from langchain_ctxmgr import analysis
+from langchain_ctxmgr.analysis import Cue
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.prompt.layout import day, row, summary_message
 from langchain_ctxmgr.records import LogRecord, Summary
@@ -24,10 +25,28 @@ MAX_SENTENCES = 256
 """Read at most, shared evenly between the records."""
 _SENTENCE_CHARS = 160
 """Read for each sentence of a record's share: what matters tends to stand early."""
-_IMPORTANCE_FLOOR = 0.25
-"""Weight of a record of no importance; one of importance 1 has five times as much."""
-_QUESTION_WEIGHT = 0.5
-"""A question tells what was asked, its answer what is so."""
+_IMPORTANCE_FLOOR = 0.1
+"""Added to every record's importance, so that none counts for nothing."""
+_EMPTY_WEIGHT = 0.25
+"""Small talk, questions (the answer tells what is so), and lines that only lead up to code."""
+_TELLING_WEIGHT = 1.25
+"""Sentences with a date, a number, a decision, a wish, or who someone is."""
+_EMPTY_CUES = Cue.SMALL_TALK | Cue.QUESTION | Cue.CODE
+_TELLING_CUES = (
+    Cue.DATE
+    | Cue.NUMBER
+    | Cue.DECISION
+    | Cue.PREFERENCE
+    | Cue.COMMITMENT
+    | Cue.CORRECTION
+    | Cue.IDENTITY
+    | Cue.INSTRUCTION
+)
+_PIVOT = 0.3
+"""How far sentence vectors are scaled to length 1; without it one common word is enough.
+
+Source: Singhal, Buckley and Mitra 1996, "Pivoted document length normalization".
+"""
 _OWN_SHARE = 0.5
 """How much of its likeness to itself a sentence loses: an aside is like nothing else."""
 _KNOWN_WEIGHT = 0.3
@@ -38,7 +57,7 @@ _LENGTH_POWER = 0.6
 Source: Lin and Bilmes 2010, "Multi-document summarization via budgeted maximization of
 submodular functions" (scaled cost).
 """
-_LINE_CHARS = 24
+_LINE_CHARS = 40
 """About what naming the source costs, in characters: keeps one-word sentences out."""
 _MAX_MISSES = 12
 """Sentences in a row that did not fit: then the budget is as full as it gets."""
@@ -95,17 +114,32 @@ def _read(records: Sequence[LogRecord]) -> list[_Sentence]:
     share = max(2, MAX_SENTENCES // max(1, len(records)))
     found: list[_Sentence] = []
     for index, record in enumerate(records[:MAX_SENTENCES]):
-        text = analysis.message_text(record.message)[: share * _SENTENCE_CHARS]
+        text = analysis.message_text(record.message)
         weight = _IMPORTANCE_FLOOR + record.importance
-        for place, sentence in enumerate(analysis.sentences(text)[:share]):
+        for place, sentence in enumerate(_opening(text, share)):
             said = " ".join(sentence.split())
             counts = Counter(analysis.terms(said))
             if not counts:
                 continue
-            scale = weight * (_QUESTION_WEIGHT if said.endswith("?") else 1.0)
-            scale /= (len(said) + _LINE_CHARS) ** _LENGTH_POWER
+            scale = weight / (len(said) + _LINE_CHARS) ** _LENGTH_POWER
             found.append(_Sentence(index, place, said, dict(counts), scale))
     return found
+
+
+def _opening(text: str, share: int) -> list[str]:
+    """Up to `share` whole sentences from the start; a first one that is too long is cut."""
+    limit = share * _SENTENCE_CHARS
+    parts = analysis.sentences(text[:limit])
+    if len(text) > limit:
+        parts = parts[:-1] or [f"{part.rstrip()}…" for part in parts]
+    return parts[:share]
+
+
+def _telling(sentence: str) -> float:
+    cues = analysis.cues(sentence)
+    if cues & _EMPTY_CUES or sentence.endswith(":"):
+        return _EMPTY_WEIGHT
+    return _TELLING_WEIGHT if cues & _TELLING_CUES else 1.0
 
 
 def _weigh(found: Sequence[_Sentence]) -> list[_Sentence]:
@@ -118,14 +152,17 @@ def _weigh(found: Sequence[_Sentence]) -> list[_Sentence]:
     spread = Counter(term for sentence in found for term in sentence.weights)
     rarity = {term: log(1 + len(found) / seen) for term, seen in spread.items()}
     centroid: defaultdict[int, float] = defaultdict(float)
-    vectors: list[dict[int, float]] = []
-    for sentence in found:
-        vector = {term: (1 + log(n)) * rarity[term] for term, n in sentence.weights.items()}
-        length = sqrt(sum(value * value for value in vector.values()))
-        vector = {term: value / length for term, value in vector.items()}
-        vectors.append(vector)
+    vectors = [
+        {term: (1 + log(n)) * rarity[term] for term, n in sentence.weights.items()}
+        for sentence in found
+    ]
+    lengths = [sqrt(sum(value * value for value in vector.values())) for vector in vectors]
+    usual = sum(lengths) / max(1, len(lengths))
+    for vector, length in zip(vectors, lengths, strict=True):
+        scale = 1 / (_PIVOT * length + (1 - _PIVOT) * usual)
         for term, value in vector.items():
-            centroid[term] += value
+            vector[term] = value * scale
+            centroid[term] += value * scale
     return [
         _Sentence(
             sentence.record,
@@ -147,11 +184,12 @@ def _pick(
     """Greedy by gain: what a sentence is worth shrinks as its words get known.
 
     A gain only ever shrinks, so a stale one on top of the heap is worked out anew and put
-    back, and the rest need no look.
+    back, and the rest need no look. What a sentence tells is looked at only then, too.
     """
     known: defaultdict[int, float] = defaultdict(lambda: 1.0)
+    scales: dict[int, float] = {}
     heap = [
-        (-sum(sentence.weights.values()) * sentence.scale, index)
+        (-sum(sentence.weights.values()) * sentence.scale * _TELLING_WEIGHT, index)
         for index, sentence in enumerate(found)
     ]
     heapq.heapify(heap)
@@ -161,7 +199,9 @@ def _pick(
     while heap and misses < _MAX_MISSES:
         _, index = heapq.heappop(heap)
         sentence = found[index]
-        gain = sentence.scale * sum(value * known[term] for term, value in sentence.weights.items())
+        if index not in scales:
+            scales[index] = sentence.scale * _telling(sentence.text)
+        gain = scales[index] * sum(value * known[term] for term, value in sentence.weights.items())
         if heap and -gain > heap[0][0]:
             heapq.heappush(heap, (-gain, index))
             continue

@@ -101,6 +101,16 @@ class TestExtractiveSummarizer:
         records = [record(0, same), record(1, same), record(2, "Payment is due on 14 May.")]
         assert summarize(records, 52, counter).source_ids == ("m0", "m2")
 
+    def test_small_talk_and_questions_come_last(self, counter):
+        said = ["Thanks, that is so great!", "Is the crane here?", "The crane is here."]
+        summary = summarize([record(i, text) for i, text in enumerate(said)], 32, counter)
+        assert summary.source_ids == ("m2",)
+
+    def test_a_sentence_longer_than_what_is_read_is_cut_visibly(self, counter):
+        records = [record(i, "crane " * 90 + f"end{i}") for i in range(128)]
+        assert "end" not in (text := summarize(records, 300, counter).text)
+        assert "…" in text
+
     def test_too_small_a_budget_gives_nothing(self, counter):
         records = [record(0, TALK[0])]
         assert summarize(records, 0, counter) == EMPTY
