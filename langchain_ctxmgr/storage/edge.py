@@ -42,8 +42,8 @@ T = TypeVar("T")
 Steps = Generator[float, None, T]
 """Work in slices: each yield is a place to let others run, for at least so many seconds."""
 
-SLICE_POINTS = 32
-"""Points written in one go: about 1 ms, the longest that an event loop is held."""
+SLICE_POINTS = 16
+"""Points written in one go, 1 to 2 ms: the longest that writing holds an event loop."""
 FLUSH_POINTS = 5_000
 """Points between two flushes. A flush takes 30 to 100 ms whatever there is to write; the
 write-ahead log covers a killed process without it, and grows 2.5 MB per 1,000 points."""

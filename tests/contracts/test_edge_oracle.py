@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
 from langchain_ctxmgr.records import Scope
+from langchain_ctxmgr.storage import vectors
 from langchain_ctxmgr.storage.edge import EdgeVectorStore
 from langchain_ctxmgr.storage.vectors import (
     BM25,
-    CORPUS_SIZE,
     DENSE,
     TERMS,
     DenseVectors,
@@ -234,9 +234,10 @@ class TestScopeKeys:
             for level in range(6):
                 assert held[level] == pytest.approx(points / 2**level, rel=0.1)
 
-    def test_a_long_thread_weighs_terms_by_an_even_sample(self, edge):
+    def test_a_long_thread_weighs_terms_by_an_even_sample(self, edge, monkeypatch):
+        monkeypatch.setattr(vectors, "CORPUS_SIZE", 1_024)
         scope = Scope(tenant_id="long", thread_id="t")
-        total = 3 * CORPUS_SIZE
+        total = 3_000
         points = [
             Point(
                 id=10**9 + number,
