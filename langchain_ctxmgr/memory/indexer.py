@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.analysis import message_text
+from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import CaughtUp, Listener, emit
 from langchain_ctxmgr.memory.breaker import Breaker
 from langchain_ctxmgr.memory.embeddings import Embedder
@@ -88,6 +89,19 @@ class Indexer:
         if done.indexed:
             emit(self._listeners, CaughtUp(indexed=done.indexed, remaining=done.remaining))
         return done
+
+    def behind(self) -> Plan[int | None]:
+        """How many records the index is behind the log, at most; None without an index."""
+        if self._vectors is None or not self._store.is_closed:
+            return None
+        try:
+            index = self._vectors.index_id
+        except StorageError:
+            return None
+        last = yield from call(self._log.last_seq)
+        words = yield from call(self._log.watermark, index)
+        dense = yield from call(self._log.watermark, _dense(index))
+        return last - (words if self._embedder is None else min(words, dense))
 
     def erase(self, scope: Scope) -> Plan[int]:
         """Remove the points of `scope`, those of a batch under way included; how many.

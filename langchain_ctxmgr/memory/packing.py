@@ -103,9 +103,8 @@ class Packing:
         included = cost <= self._left
         reason = "recalled: an excerpt" if memory.is_excerpt else "recalled"
         if included:
-            memory = replace(memory, tokens=cost)
             self.block.add(memory)
-            self.memories.append(memory)
+            self.memories.append(replace(memory, tokens=cost))
             self.importance += record.importance * share
         self.considered.append(
             Considered(

@@ -9,9 +9,10 @@ the index is down, is searched by its words in the log.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
+from heapq import nsmallest
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from langchain_ctxmgr.memory.breaker import Breaker
 from langchain_ctxmgr.memory.embeddings import Embedder
 from langchain_ctxmgr.memory.packing import Considered, Packing
 from langchain_ctxmgr.memory.query import Question, read_question
-from langchain_ctxmgr.memory.scoring import Arms, Scored, score
+from langchain_ctxmgr.memory.scoring import NEIGHBOURS, Arms, Scored, score
 from langchain_ctxmgr.records import Branch, Memory, Scope, Turn
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.storage.vectors import (
@@ -35,8 +36,11 @@ from langchain_ctxmgr.storage.vectors import (
     VectorStore,
 )
 
-ARM_LIMIT = 512
-"""Candidates from each arm. Evidence is hardly ever ranked further down by every arm."""
+ARM_LIMIT = 256
+"""Candidates from each arm: recall is within .001 of that over all turns of a thread."""
+NEAR_BEST = 96
+"""So many of each arm's best hits bring their neighbours along: an answer often shares no
+word with the question, while the turn before it does."""
 TAIL_LIMIT = 256
 """Candidates from what the index does not hold yet."""
 DATED_LIMIT = 128
@@ -79,6 +83,20 @@ class _Hits:
 
     def seqs(self) -> list[int]:
         return sorted({seq for scores in self.arms.values() for seq in scores})
+
+    def with_neighbours(self) -> list[int]:
+        """The hits and what was recorded right around the best of each arm.
+
+        Neighbours in the log are mostly neighbours in the thread; others' fall out when
+        the log is asked for them.
+        """
+        seqs = set(self.seqs())
+        for scores in self.arms.values():
+            best = nsmallest(NEAR_BEST, scores, key=lambda seq: (-scores[seq], seq))
+            for step in range(1, NEIGHBOURS + 1):
+                seqs.update(seq - step for seq in best)
+                seqs.update(seq + step for seq in best)
+        return sorted(seqs)
 
 
 class Recall:
@@ -136,16 +154,14 @@ class Recall:
         """
         read = read_question(question, participants=(), asked_at=asked_at)
         hits = yield from self._keyword_hits(scope, read, before_slot)
-        turns = yield from self._turns(scope, hits.seqs(), branch, before_slot)
-        people = {turn.speaker for turn in turns if turn.speaker}
+        seen = yield from self._turns(scope, hits.seqs(), {})
+        people = {turn.speaker for turn in seen.values() if turn.speaker}
         named = read_question(question, participants=people, asked_at=asked_at)
         if named.terms != read.terms:
             hits = yield from self._keyword_hits(scope, named, before_slot)
         yield from self._dense_hits(hits, scope, named, before_slot)
-        known = {turn.seq for turn in turns}
-        new = [seq for seq in hits.seqs() if seq not in known]
-        if new or named.terms != read.terms:
-            turns = yield from self._turns(scope, hits.seqs(), branch, before_slot)
+        seen = yield from self._turns(scope, hits.with_neighbours(), seen)
+        turns = _in_view(seen.values(), branch, before_slot)
         if not turns:
             return Recalled(memories=(), block="", tokens=0, importance=0.0, considered=())
         scored = score(named, turns, _arms(turns, hits), priced=max_tokens is not None)
@@ -231,19 +247,14 @@ class Recall:
         return (yield from call(self._log.watermark, self._vectors.index_id))
 
     def _turns(
-        self, scope: Scope, seqs: Sequence[int], branch: Branch | None, before_slot: int | None
-    ) -> Plan[list[Turn]]:
-        """The candidates that the view may show, in order of thread and slot."""
-        found = yield from call(self._log.turns, scope, seqs)
-        kept = [
-            turn
-            for turn in found
-            if turn.role in _ROLES
-            and (before_slot is None or turn.slot < before_slot)
-            and (branch is None or branch.holds(turn.branch, turn.slot))
-        ]
-        kept.sort(key=lambda turn: (turn.thread_id, turn.slot, turn.seq))
-        return kept
+        self, scope: Scope, seqs: Sequence[int], seen: Mapping[int, Turn]
+    ) -> Plan[dict[int, Turn]]:
+        """The turns with these `seqs`, by `seq`; only those not `seen` yet are read."""
+        new = [seq for seq in seqs if seq not in seen]
+        found = (yield from call(self._log.turns, scope, new)) if new else []
+        turns = {turn.seq: turn for turn in found}
+        turns.update((seq, seen[seq]) for seq in seqs if seq in seen)
+        return turns
 
     def _pack(
         self, scope: Scope, turns: Sequence[Turn], scored: Scored, packing: Packing
@@ -262,6 +273,19 @@ class Recall:
                 if not packing.is_full:
                     row = page[record.seq]
                     packing.offer(record, *scored.of(row))
+
+
+def _in_view(turns: Iterable[Turn], branch: Branch | None, before_slot: int | None) -> list[Turn]:
+    """The candidates that the view may show, in order of thread and slot."""
+    kept = [
+        turn
+        for turn in turns
+        if turn.role in _ROLES
+        and (before_slot is None or turn.slot < before_slot)
+        and (branch is None or branch.holds(turn.branch, turn.slot))
+    ]
+    kept.sort(key=lambda turn: (turn.thread_id, turn.slot, turn.seq))
+    return kept
 
 
 def _arms(turns: Sequence[Turn], hits: _Hits) -> Arms:
