@@ -22,7 +22,7 @@ LARGE_ROOM_TOKENS = 32_000
 """From here on the full history is kept while it fits."""
 _NO_SUMMARY_TOKENS = 2_000
 """Below this a summary says less than the same tokens of recalled text."""
-_SMALL_HISTORY, _LARGE_HISTORY = 0.10, 0.60
+_SMALL_HISTORY, _LIVE_HISTORY, _LARGE_HISTORY = 0.10, 0.40, 0.60
 _SUMMARY = 0.05
 _LARGE_RECALLED = 0.20
 _DEFAULT_RESERVE_TOKENS = 1_024
@@ -152,9 +152,6 @@ class Allocation(NamedTuple):
     history: int
     summary: int
     recalled: int
-    keep_full_history: bool
-    """Whether the whole history goes in as long as it fits `room`; the sections' parts hold
-    once it does not."""
 
     @property
     def unused(self) -> int:
@@ -167,10 +164,10 @@ class ContextBudget:
     """How much fits, and how it is shared among history, summary and recalled text.
 
     A share is a fraction of the room that system text, tools and the current turn leave, or a
-    `Share` with bounds; None is the default for the size of the window: below 8,000 tokens a
-    tenth for the last turns, a summary from 2,000 up, the rest for what is recalled; from
-    8,000 to 32,000 more and more history; from 32,000 the full history while it fits, and
-    once it does not, 60 % history, 5 % summary and 20 % recalled.
+    `Share` with bounds; None is the default for the size of the window. The full history is
+    sent while it fits. Once it does not: below 8,000 tokens a tenth for the last turns (40 %
+    while a conversation is live), a summary from 2,000 up, the rest for what is recalled; from 8,000 to 32,000 more and more
+    history; from 32,000 on 60 % history, 5 % summary and 20 % recalled.
 
     Raises:
         ValueError: If a number is out of range, the reserve leaves nothing, or the shares
@@ -184,8 +181,8 @@ class ContextBudget:
     history_share: Share | float | None = None
     summary_share: Share | float | None = None
     recalled_share: Share | float | None = None
-    keep_full_history: bool | None = None
-    """Send the whole history while it fits; None: in windows of 32,000 tokens and more."""
+    keep_full_history: bool = True
+    """Send the whole history while it fits; False: the shares hold from the first turn on."""
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     def __post_init__(self) -> None:
@@ -230,8 +227,13 @@ class ContextBudget:
         """The most a prompt may hold: the window without the reserve."""
         return self.max_input_tokens - self.reserve_tokens
 
-    def allocate(self, max_tokens: int | None = None, fixed_tokens: int = 0) -> Allocation:
+    def allocate(
+        self, max_tokens: int | None = None, fixed_tokens: int = 0, *, is_live: bool = False
+    ) -> Allocation:
         """Share out `max_tokens` (by default `prompt_tokens`) after `fixed_tokens`.
+
+        `is_live`: the conversation goes on without a pause, so what was just said matters
+        more, and the provider's prompt cache still holds what was sent before.
 
         Raises:
             ValueError: If a number is negative.
@@ -241,14 +243,13 @@ class ContextBudget:
         _check_tokens("fixed_tokens", fixed_tokens, at_least=0)
         room = max(limit - fixed_tokens, 0)
         summary = min(_share(self.summary_share, _default_summary(limit)).of(room), room)
-        history = _share(self.history_share, _default_history(limit)).of(room)
+        history = _share(self.history_share, _default_history(limit, is_live=is_live)).of(room)
         history = min(history, room - summary)
         rest = room - summary - history
         if self.recalled_share is None and limit < LARGE_ROOM_TOKENS:
             recalled = rest
         else:
             recalled = min(_share(self.recalled_share, _LARGE_RECALLED).of(room), rest)
-        keep = self.keep_full_history
         return Allocation(
             max_tokens=limit,
             fixed_tokens=fixed_tokens,
@@ -256,7 +257,6 @@ class ContextBudget:
             history=history,
             summary=summary,
             recalled=recalled,
-            keep_full_history=limit >= LARGE_ROOM_TOKENS if keep is None else keep,
         )
 
 
@@ -266,10 +266,11 @@ def _share(given: Share | float | None, default: float) -> Share:
     return Share(fraction=default if given is None else given)
 
 
-def _default_history(max_tokens: int) -> float:
-    """A tenth in small windows, rising in a straight line to 60 % in large ones."""
+def _default_history(max_tokens: int, *, is_live: bool) -> float:
+    """From a small room's share, rising in a straight line, to 60 % in large ones."""
+    small = _LIVE_HISTORY if is_live else _SMALL_HISTORY
     grown = (max_tokens - SMALL_ROOM_TOKENS) / (LARGE_ROOM_TOKENS - SMALL_ROOM_TOKENS)
-    return _SMALL_HISTORY + (_LARGE_HISTORY - _SMALL_HISTORY) * min(max(grown, 0.0), 1.0)
+    return small + (_LARGE_HISTORY - small) * min(max(grown, 0.0), 1.0)
 
 
 def _default_summary(max_tokens: int) -> float:

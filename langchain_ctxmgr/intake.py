@@ -1,0 +1,218 @@
+"""What callers hand in, checked and made into values before anything is touched.
+
+Every refusal is a `ValueError` that says which argument was wrong and with which value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import repeat
+from typing import TypeAlias, cast
+
+from langchain_core.messages import (
+    BaseMessage,
+    HumanMessage,
+    MessageLikeRepresentation,
+    RemoveMessage,
+    SystemMessage,
+    convert_to_messages,
+)
+
+from langchain_ctxmgr.analysis import cues, message_text, terms
+from langchain_ctxmgr.budget.tokens import TokenCounter
+from langchain_ctxmgr.memory.importance import importance
+from langchain_ctxmgr.records import Draft, Scope
+
+Messages: TypeAlias = BaseMessage | Sequence[MessageLikeRepresentation]
+"""One message, or several in any form LangChain takes."""
+Moments: TypeAlias = datetime | Sequence[datetime | None] | None
+"""When messages were said: one instant for all, one for each, or now."""
+
+_SHOWN_CHARS = 80
+
+
+def messages_of(messages: Messages) -> list[BaseMessage]:
+    """The messages as LangChain's own.
+
+    Raises:
+        ValueError: If one is no message, or asks to remove one.
+    """
+    if isinstance(messages, BaseMessage):
+        messages = [messages]
+    given = cast("Sequence[MessageLikeRepresentation]", _several("messages", messages))
+    taken: list[BaseMessage] = []
+    for place, message in enumerate(given):
+        try:
+            made = [message] if isinstance(message, BaseMessage) else convert_to_messages([message])
+        except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+            raise ValueError(
+                f"messages[{place}] must be a message, got {_shown(message)}: {_first(error)}"
+            ) from error
+        if isinstance(made[0], RemoveMessage):
+            raise ValueError(
+                f"messages[{place}] is a RemoveMessage (id {made[0].id!r}): the log only takes "
+                "in; use forget to erase"
+            )
+        taken += made
+    return taken
+
+
+def drafts_of(
+    messages: Messages, at: Moments, *, now: datetime, counter: TokenCounter
+) -> list[Draft]:
+    """The messages with when they were said and what is worked out about each.
+
+    Raises:
+        ValueError: If a message or an instant is not one, or their numbers differ.
+    """
+    taken = messages_of(messages)
+    return [
+        _draft(message, moment, counter)
+        for message, moment in zip(taken, _moments(at, len(taken), now), strict=True)
+    ]
+
+
+def _draft(message: BaseMessage, at: datetime, counter: TokenCounter) -> Draft:
+    text = message_text(message)
+    return Draft(
+        message=message,
+        at=at,
+        tokens=counter.message(message),
+        encoding=counter.name,
+        importance=importance(message, text).score,
+        terms=terms(text),
+        cues=cues(text).value,
+    )
+
+
+def _moments(at: Moments, count: int, now: datetime) -> Iterable[datetime]:
+    if at is None:
+        return repeat(now, count)
+    if isinstance(at, datetime):
+        return repeat(aware("at", at), count)
+    moments = _several("at", at)
+    if len(moments) != count:
+        raise ValueError(
+            f"at must have one instant for each of {count} messages, got {len(moments)}"
+        )
+    return [
+        now if moment is None else aware(f"at[{place}]", moment)
+        for place, moment in enumerate(moments)
+    ]
+
+
+def aware(name: str, moment: object) -> datetime:
+    """`moment`, if it is an instant that says where on earth it was that time.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        raise ValueError(f"{name} must be an aware datetime, got {_shown(moment)}")
+    return moment
+
+
+def scope_of(scope: object, tenant_id: str | None) -> Scope:
+    """The scope with its tenant: the one place where a bound tenant may be left out.
+
+    Raises:
+        ValueError: If it is no scope, names no tenant and none is bound, or names another
+            than the bound one.
+    """
+    if not isinstance(scope, Scope):
+        raise ValueError(f"scope must be a Scope, got {_shown(scope)}")
+    if scope.tenant_id is None:
+        if tenant_id is None:
+            raise ValueError(f"scope must have a tenant_id, got {scope}")
+        return replace(scope, tenant_id=tenant_id)
+    if tenant_id not in {None, scope.tenant_id}:
+        raise ValueError(
+            f"scope's tenant_id must be the manager's own ({tenant_id!r}), got {scope.tenant_id!r}"
+        )
+    return scope
+
+
+def thread_of(scope: object, tenant_id: str | None) -> Scope:
+    """`scope_of`, for what needs one thread.
+
+    Raises:
+        ValueError: As `scope_of`, and if it names no thread.
+    """
+    where = scope_of(scope, tenant_id)
+    if where.thread_id is None:
+        raise ValueError(f"scope must have a thread_id, got {where}")
+    return where
+
+
+def question_of(query: object) -> BaseMessage | None:
+    """The question as a message; None stays None: the newest recorded one.
+
+    Raises:
+        ValueError: If it is neither text nor a user message.
+    """
+    if query is None:
+        return None
+    if isinstance(query, str):
+        return HumanMessage(query)
+    if isinstance(query, BaseMessage) and query.type in _ASKING:
+        return query
+    raise ValueError(f"query must be text or a HumanMessage, got {_shown(query)}")
+
+
+_ASKING = frozenset({"human", "HumanMessageChunk", "chat", "ChatMessageChunk"})
+
+
+def system_of(system: object) -> BaseMessage | None:
+    """The system text as a message; None and "" mean none.
+
+    Raises:
+        ValueError: If it is neither text nor a system message.
+    """
+    if system is None or system == "":
+        return None
+    if isinstance(system, str):
+        return SystemMessage(system)
+    if isinstance(system, SystemMessage):
+        return system
+    raise ValueError(f"system must be text or a SystemMessage, got {_shown(system)}")
+
+
+def positive(name: str, number: object) -> int:
+    """`number`, if it is an int of at least 1.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ValueError(f"{name} must be an int of at least 1, got {_shown(number)}")
+    return number
+
+
+def text_of(name: str, text: object) -> str:
+    """`text`, if it is a string that says something.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"{name} must be text that is not empty, got {_shown(text)}")
+    return text
+
+
+def _several(name: str, values: object) -> Sequence[object]:
+    if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping):
+        raise ValueError(f"{name} must be a sequence, got {_shown(cast('object', values))}")
+    return list(cast("Iterable[object]", values))
+
+
+def _shown(value: object) -> str:
+    """A value in an error: short, and without what a long one might hold."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}… ({type(value).__name__})"
+
+
+def _first(error: Exception) -> str:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0]

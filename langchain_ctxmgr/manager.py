@@ -1,0 +1,518 @@
+"""`ContextManager`: record what is said, prepare what a model should see.
+
+Composition only. The log is the truth; the index and every choice made from it can be
+rebuilt. Each method that waits is a plan, so it has an async twin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from langchain_core.embeddings import Embeddings
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
+
+from langchain_ctxmgr._plans import Plan, arun, call, run
+from langchain_ctxmgr.budget.allocation import Analysis, ContextBudget, Strategy, analyze
+from langchain_ctxmgr.budget.costs import cost
+from langchain_ctxmgr.budget.tokens import counter_for
+from langchain_ctxmgr.compression.extractive import ExtractiveSummarizer
+from langchain_ctxmgr.errors import StorageError
+from langchain_ctxmgr.events import Listener, Prepared, Recorded, Trimmed, emit
+from langchain_ctxmgr.intake import (
+    Messages,
+    Moments,
+    drafts_of,
+    messages_of,
+    positive,
+    question_of,
+    scope_of,
+    system_of,
+    text_of,
+    thread_of,
+)
+from langchain_ctxmgr.memory.embeddings import Embedder, embeddings_from
+from langchain_ctxmgr.memory.indexer import Indexer, Progress
+from langchain_ctxmgr.memory.recall import Recall
+from langchain_ctxmgr.records import (
+    ErasureReceipt,
+    LogRecord,
+    Memory,
+    PreparedContext,
+    Scope,
+)
+from langchain_ctxmgr.storage.message_log import MessageLog, Verification
+from langchain_ctxmgr.storage.vectors import DenseVectors, VectorStore
+from langchain_ctxmgr.view.builder import Summarizer, View, ViewBuilder, ViewRequest
+
+INDEX_STEP = 512
+"""Records a turn indexes at most, so that a large backlog never holds one turn up."""
+
+
+class ContextManager:
+    """Records conversations and prepares contexts from them.
+
+    `open` is the usual way in: a folder with a SQLite log and a Qdrant Edge shard. One
+    manager may be shared by threads and tasks.
+
+    Args:
+        log: The message log; left open by `close`, as it was given.
+        vectors: The index over it, left open too; None: the log's own keyword search.
+        model: A model name or a `BaseChatModel`: decides tokenizer, window and price.
+        embeddings: A LangChain `Embeddings`, `sentence-transformers:<name or path>`,
+            `openai:<name>`, or None for keyword recall only.
+        summarizer: Makes the summary of what lies before the window; None: extractive.
+        budget: By default the model's window.
+        tenant_id: Binds one tenant; without it every scope must name one.
+        listeners: Called with what happens (`events`).
+        clock: The present instant, aware.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: MessageLog,
+        vectors: VectorStore | None = None,
+        model: str | BaseChatModel | None = None,
+        embeddings: Embeddings | str | Embedder | None = None,
+        summarizer: Summarizer | None = None,
+        budget: ContextBudget | None = None,
+        tenant_id: str | None = None,
+        listeners: Sequence[Listener] = (),
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._tenant_id = Scope(tenant_id=tenant_id).tenant_id
+        self._model = model
+        self._listeners = tuple(listeners)
+        self._clock = clock
+        self._budget = _budget_of(budget, model)
+        self._counter = counter_for(model)
+        self._log = log
+        embedder = embeddings if isinstance(embeddings, Embedder) else embeddings_from(embeddings)
+        self._indexer = Indexer(log, vectors, embedder, listeners=self._listeners)
+        self._recall = Recall(log, vectors, embedder, self._counter, listeners=self._listeners)
+        self._vectors = vectors
+        self._views = ViewBuilder(
+            log, self._recall, summarizer or ExtractiveSummarizer(), self._counter
+        )
+        self._owned: list[MessageLog | VectorStore] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._closing = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path | None,
+        *,
+        embeddings: Embeddings | str | None = None,
+        **settings: Any,
+    ) -> Self:
+        """A manager over the folder `path`, made when missing; None: a temporary one.
+
+        The folder holds the log (`log.sqlite3`) and the vectors (`vectors/`). Nothing is
+        read or loaded before first use. Several processes may open one folder: one owns the
+        vectors, the others record and recall by keyword.
+
+        Raises:
+            ValueError: If `path` is not a folder's name, or a setting is out of range.
+            UnknownModelError: If `model` has no known window and no budget is given.
+        """
+        from langchain_ctxmgr.storage.edge import EdgeVectorStore
+        from langchain_ctxmgr.storage.sqlite import SqliteLog
+
+        temporary = tempfile.TemporaryDirectory(prefix="ctxmgr-") if path is None else None
+        folder = _folder(path if temporary is None else temporary.name)
+        embedder = embeddings_from(embeddings)
+        log = SqliteLog(folder / "log.sqlite3")
+        name, dense = "keywords", None
+        if embedder is not None:
+            name = sha256(embedder.name.encode()).hexdigest()[:16]
+            dense = DenseVectors(name=embedder.name, size=embedder.size)
+        vectors = EdgeVectorStore(folder / "vectors" / name, dense=dense)
+        manager = cls(log=log, vectors=vectors, embeddings=embedder, **settings)
+        manager._owned = [vectors, log]
+        manager._folder = temporary
+        return manager
+
+    def record(self, messages: Messages, *, scope: Scope, at: Moments = None) -> list[LogRecord]:
+        """Add messages to a thread; the records that are new.
+
+        Recording again what is there already adds nothing; the same message id with other
+        content adds a revision. All are recorded or none.
+
+        Args:
+            messages: One message or several, in any form LangChain takes.
+            scope: The thread, and the user who speaks in it when known.
+            at: When they were said, aware: one instant, or one for each; by default now.
+
+        Raises:
+            ValueError: If a message, an instant or the scope is not one.
+            StorageError: If the log cannot be written; nothing is recorded then.
+        """
+        return run(self._record(messages, scope, at))
+
+    async def arecord(
+        self, messages: Messages, *, scope: Scope, at: Moments = None
+    ) -> list[LogRecord]:
+        """`record` on an event loop."""
+        return await arun(self._record(messages, scope, at))
+
+    def _record(self, messages: Messages, scope: Scope, at: Moments) -> Plan[list[LogRecord]]:
+        thread = self._thread(scope)
+        drafts = drafts_of(messages, at, now=self._clock(), counter=self._counter)
+        if not drafts:
+            return []
+        records = yield from call(self._log.append, thread, drafts)
+        yield from self._indexer.catch_up(limit=max(INDEX_STEP, len(records)))
+        event = Recorded(
+            tenant_id=str(thread.tenant_id),
+            thread_id=str(thread.thread_id),
+            appended=len(records),
+        )
+        emit(self._listeners, event)
+        return records
+
+    def prepare(
+        self,
+        *,
+        scope: Scope,
+        query: str | BaseMessage | None = None,
+        max_tokens: int | None = None,
+        tools: Sequence[object] = (),
+        system: str | BaseMessage | None = None,
+        head: str | None = None,
+    ) -> PreparedContext:
+        """The messages a model should see for a question, within a token budget.
+
+        Nothing is recorded. The question may be recorded before or after; on each further
+        step of a tool loop hand in the same question (by id) once the step is recorded.
+
+        Args:
+            scope: The thread.
+            query: The question; None: the newest recorded user message.
+            max_tokens: Most that is sent, tool schemas included; by default the budget's.
+            tools: What the model may call, in any form LangChain binds.
+            system: System text; by default the newest recorded system message.
+            head: Id of the message the view ends at, for a fork; by default the newest.
+
+        Raises:
+            ContextOverflowError: If system text, tools and question alone do not fit.
+            ValueError: If an argument is not what it must be.
+        """
+        return run(
+            self._prepare(
+                scope=scope,
+                query=query,
+                max_tokens=max_tokens,
+                tools=tools,
+                system=system,
+                head=head,
+            )
+        )
+
+    async def aprepare(
+        self,
+        *,
+        scope: Scope,
+        query: str | BaseMessage | None = None,
+        max_tokens: int | None = None,
+        tools: Sequence[object] = (),
+        system: str | BaseMessage | None = None,
+        head: str | None = None,
+    ) -> PreparedContext:
+        """`prepare` on an event loop."""
+        return await arun(
+            self._prepare(
+                scope=scope,
+                query=query,
+                max_tokens=max_tokens,
+                tools=tools,
+                system=system,
+                head=head,
+            )
+        )
+
+    def _prepare(
+        self,
+        *,
+        scope: Scope,
+        query: str | BaseMessage | None,
+        max_tokens: int | None,
+        tools: Sequence[object],
+        system: str | BaseMessage | None,
+        head: str | None,
+    ) -> Plan[PreparedContext]:
+        started = time.perf_counter()
+        thread = self._thread(scope)
+        question, lead = question_of(query), system_of(system)
+        limit = self._limit(max_tokens)
+        budget = self._budget or ContextBudget(max_input_tokens=limit, reserve_tokens=0)
+        yield from self._indexer.catch_up(limit=INDEX_STEP)
+        branch = yield from call(self._log.branch, thread, head=head)
+        view = yield from self._views.build(
+            ViewRequest(
+                scope=thread,
+                branch=branch,
+                query=question,
+                system=lead,
+                tools=tuple(tools),
+                max_tokens=limit,
+                budget=budget,
+                asked_at=self._clock(),
+            )
+        )
+        return self._context(view, thread, limit, budget, started)
+
+    def _context(
+        self, view: View, thread: Scope, limit: int, budget: ContextBudget, started: float
+    ) -> PreparedContext:
+        elapsed = timedelta(seconds=time.perf_counter() - started)
+        where = {"tenant_id": str(thread.tenant_id), "thread_id": str(thread.thread_id)}
+        for trim in view.trims:
+            event = Trimmed(
+                **where,
+                message_id=trim.message.id or "",
+                from_tokens=trim.from_tokens,
+                to_tokens=trim.to_tokens,
+            )
+            emit(self._listeners, event)
+        prepared = Prepared(
+            **where,
+            tokens=view.tokens,
+            max_tokens=limit,
+            full_tokens=view.full_tokens,
+            elapsed_ms=elapsed.total_seconds() * 1e3,
+        )
+        emit(self._listeners, prepared)
+        risk = budget.thresholds.risk(view.full_tokens, limit)
+        return PreparedContext(
+            messages=view.messages,
+            tokens=view.tokens,
+            max_tokens=limit,
+            exact=self._counter.exact,
+            budget=budget,
+            risk=risk,
+            strategy=Strategy.for_risk(risk),
+            cost=cost(view.tokens, self._model),
+            full_tokens=view.full_tokens,
+            elapsed=elapsed,
+            prefix_digest=view.prefix_digest,
+            preservation=view.preservation,
+            sections=view.sections,
+            receipt=view.receipt,
+        )
+
+    def recall(
+        self, query: str, *, scope: Scope, k: int = 8, max_tokens: int | None = None
+    ) -> list[Memory]:
+        """The recorded messages that answer a question, best first.
+
+        Args:
+            query: The question, in words.
+            scope: A tenant, narrowed to a user or a thread where these are given. In a
+                thread only its newest branch is searched.
+            k: Most messages.
+            max_tokens: Most that they may cost together when shown.
+
+        Raises:
+            ValueError: If an argument is not what it must be.
+        """
+        return run(self._recalled(query, scope, k, max_tokens))
+
+    async def arecall(
+        self, query: str, *, scope: Scope, k: int = 8, max_tokens: int | None = None
+    ) -> list[Memory]:
+        """`recall` on an event loop."""
+        return await arun(self._recalled(query, scope, k, max_tokens))
+
+    def _recalled(
+        self, query: str, scope: Scope, k: int, max_tokens: int | None
+    ) -> Plan[list[Memory]]:
+        where = self._scope(scope)
+        text = text_of("query", query)
+        limit = None if max_tokens is None else positive("max_tokens", max_tokens)
+        yield from self._indexer.catch_up(limit=INDEX_STEP)
+        branch = None
+        if where.thread_id is not None:
+            branch = yield from call(self._log.branch, where)
+        found = yield from self._recall.find(
+            where,
+            text,
+            asked_at=self._clock(),
+            branch=branch,
+            max_tokens=limit,
+            k=positive("k", k),
+        )
+        return list(found.memories)
+
+    def history(self, *, scope: Scope) -> list[BaseMessage]:
+        """Every message ever recorded in a thread, verbatim, in the order recorded.
+
+        Revisions and all branches included.
+        """
+        return [record.message for record in self._log.history(self._thread(scope))]
+
+    async def ahistory(self, *, scope: Scope) -> list[BaseMessage]:
+        """`history` on an event loop."""
+        return [record.message async for record in self._log.ahistory(self._thread(scope))]
+
+    def analyze(
+        self, messages: Messages, *, max_tokens: int | None = None, tools: Sequence[object] = ()
+    ) -> Analysis:
+        """How full `messages` would make the window, and what to do about it; changes nothing."""
+        budget = self._budget
+        return analyze(
+            messages_of(messages),
+            counter=self._counter,
+            limit_tokens=self._limit(max_tokens),
+            tools=tools,
+            thresholds=None if budget is None else budget.thresholds,
+        )
+
+    def forget(self, *, scope: Scope) -> ErasureReceipt:
+        """Erase a thread, or a whole tenant when the scope names no thread.
+
+        Nothing of the text is left in the log, its files, the vectors or stored choices.
+
+        Raises:
+            ValueError: If the scope names a user: a user cannot be erased apart yet.
+            StorageError: If a store cannot be cleaned; call again to finish.
+        """
+        return run(self._forget(scope))
+
+    async def aforget(self, *, scope: Scope) -> ErasureReceipt:
+        """`forget` on an event loop."""
+        return await arun(self._forget(scope))
+
+    def _forget(self, scope: Scope) -> Plan[ErasureReceipt]:
+        where = self._scope(scope)
+        if where.user_id is not None:
+            raise ValueError(
+                f"scope must name a thread or a tenant to forget, got user_id={where.user_id!r}"
+            )
+        erased = yield from call(self._log.erase, where)
+        vectors = yield from self._indexer.erase(where)
+        self._views.forget()
+        return ErasureReceipt(
+            scope=where,
+            at=self._clock(),
+            messages=erased.messages,
+            vectors=vectors,
+            derived=erased.derived,
+        )
+
+    def verify(self, *, scope: Scope | None = None) -> Verification:
+        """Re-derive every hash of the log, or of a tenant or thread, and say what is wrong."""
+        return self._log.verify(None if scope is None else self._scope(scope))
+
+    async def averify(self, *, scope: Scope | None = None) -> Verification:
+        """`verify` on an event loop."""
+        return await self._log.averify(None if scope is None else self._scope(scope))
+
+    def reindex(self, *, progress: Callable[[int, int], None] | None = None) -> Progress:
+        """Rebuild the vectors from the log.
+
+        Args:
+            progress: Told `(done, total)` records as it goes.
+
+        Raises:
+            StorageError: If the vectors cannot be written, or another process owns them.
+        """
+        return run(self._reindex(progress))
+
+    async def areindex(self, *, progress: Callable[[int, int], None] | None = None) -> Progress:
+        """`reindex` on an event loop."""
+        return await arun(self._reindex(progress))
+
+    def _reindex(self, progress: Callable[[int, int], None] | None) -> Plan[Progress]:
+        if self._vectors is None:
+            raise StorageError("there are no vectors to rebuild: the manager was given none")
+        yield from call(self._vectors.drop)
+        return (yield from self._indexer.catch_up(progress=progress))
+
+    def stats(self, *, scope: Scope | None = None) -> dict[str, Any]:
+        """Figures of this manager, and of a tenant or thread when one is named or bound.
+
+        `tokens`: hits and misses of the token count cache. `log`: records, revisions,
+        threads and bytes. `index`: how many records it is behind the log.
+        """
+        figures: dict[str, Any] = {"tokens": asdict(self._counter.stats)}
+        figures["tokens"]["hit_ratio"] = self._counter.stats.hit_ratio
+        if scope is not None or self._tenant_id is not None:
+            where = self._scope(scope or Scope(tenant_id=self._tenant_id))
+            figures["log"] = asdict(self._log.tenant_stats(where))
+        figures["index"] = {"behind": run(self._indexer.behind())}
+        return figures
+
+    def close(self) -> None:
+        """Close what `open` opened and remove a temporary folder; again does nothing."""
+        with self._closing:
+            owned, self._owned = self._owned, []
+            for store in owned:
+                store.close()
+            if self._folder is not None:
+                self._folder.cleanup()
+                self._folder = None
+
+    async def aclose(self) -> None:
+        """`close` on an event loop."""
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def _limit(self, max_tokens: int | None) -> int:
+        if max_tokens is not None:
+            return positive("max_tokens", max_tokens)
+        if self._budget is None:
+            raise ValueError("max_tokens is needed where the manager has neither model nor budget")
+        return self._budget.prompt_tokens
+
+    def _scope(self, scope: object) -> Scope:
+        return scope_of(scope, self._tenant_id)
+
+    def _thread(self, scope: object) -> Scope:
+        return thread_of(scope, self._tenant_id)
+
+
+def _budget_of(
+    budget: ContextBudget | None, model: str | BaseChatModel | None
+) -> ContextBudget | None:
+    if budget is not None or model is None:
+        return budget
+    return ContextBudget.for_model(model)
+
+
+def _folder(path: object) -> Path:
+    if isinstance(path, str | Path) and str(path):
+        return Path(path)
+    raise ValueError(f"path must name a folder or be None, got {path!r}")
