@@ -6,6 +6,8 @@ import importlib.util
 import os
 from pathlib import Path
 
+from hypothesis import settings
+
 
 def _inside(package: str, *parts: str) -> Path | None:
     spec = importlib.util.find_spec(package)
@@ -18,3 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 _vocabularies = _inside("llama_index.core", "_static", "tiktoken_cache")
 if _vocabularies is not None:
     os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(_vocabularies))
+
+settings.register_profile("short", max_examples=100, deadline=None)
+settings.register_profile("long", max_examples=int(os.environ.get("CTXMGR_EXAMPLES", "20000")), deadline=None)
+settings.load_profile("short")

@@ -23,6 +23,7 @@ from langchain_ctxmgr.analysis import message_text
 from langchain_ctxmgr.budget.allocation import ContextBudget
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.compression.extractive import EMPTY
+from langchain_ctxmgr.errors import ContextOverflowError
 from langchain_ctxmgr.memory.packing import Considered
 from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.prompt.layout import assemble, prefix_digest
@@ -161,6 +162,12 @@ class ViewBuilder:
         turn = yield from find_turn(self._log, branch, request.query)
         tool_tokens = counter.tools(request.tools)
         fixed = counter.messages([] if system is None else [system]) + tool_tokens
+        if not turn.messages and fixed > request.max_tokens:
+            raise ContextOverflowError(
+                needed_tokens=fixed,
+                max_tokens=request.max_tokens,
+                what="what must be sent (system text, tools)",
+            )
         folded = fold(turn.messages, tokens=[counter.message(m) for m in turn.messages])
         fitted = fit_turn(
             folded.groups,
@@ -314,10 +321,10 @@ def _recalled_item(considered: Considered) -> ReceiptItem:
 
 def _choice_key(request: ViewRequest, turn: CurrentTurn, window: Window) -> str | None:
     """What tells this turn's choice from others; None where the question has no id."""
-    question = turn.question
-    if question is None or question.id is None or window.start_slot == 0:
+    if turn.question is None or turn.key is None or window.start_slot == 0:
         return None
-    asked = f"{question.id} {request.max_tokens} {window.start_slot} {message_text(question)}"
+    text = message_text(turn.question)
+    asked = f"{turn.key} {request.max_tokens} {window.start_slot} {text}"
     return sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -40,6 +40,13 @@ class CurrentTurn:
     asked_at: datetime | None
     """When the question was recorded; None where it is not in the log."""
 
+    @property
+    def key(self) -> str | None:
+        """What tells the turn from others on each of its steps; None where nothing does."""
+        if self.question is not None and self.question.id is not None:
+            return self.question.id
+        return self.records[0].message_id if self.records else None
+
     def is_live(self, now: datetime) -> bool:
         """Whether the question came without a long pause after what was said before."""
         if self.last_said_at is None:
@@ -65,7 +72,7 @@ def find_turn(log: MessageLog, branch: Branch, query: BaseMessage | None) -> Pla
             return (yield from _recorded_turn(log, branch, known, query))
         return (yield from _turn(log, branch, (query,), (known,), known.slot))
     if query.id is None and last is not None and last.message.content == query.content:
-        turn = yield from _recorded_turn(log, branch, last, last.message)
+        turn = yield from _recorded_turn(log, branch, last, query)
         if _is_waiting(turn):
             return turn
     return (yield from _turn(log, branch, (query,), (), _end(branch)))
