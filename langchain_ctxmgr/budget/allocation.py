@@ -166,8 +166,9 @@ class ContextBudget:
     A share is a fraction of the room that system text, tools and the current turn leave, or a
     `Share` with bounds; None is the default for the size of the window. The full history is
     sent while it fits. Once it does not: below 8,000 tokens a tenth for the last turns (40 %
-    while a conversation is live), a summary from 2,000 up, the rest for what is recalled; from 8,000 to 32,000 more and more
-    history; from 32,000 on 60 % history, 5 % summary and 20 % recalled.
+    while a conversation is live), a summary from 2,000 up, the rest for what is recalled;
+    from 8,000 to 32,000 more and more history; from 32,000 on 60 % history, 5 % summary and
+    20 % recalled.
 
     Raises:
         ValueError: If a number is out of range, the reserve leaves nothing, or the shares

@@ -43,8 +43,8 @@ _OPAQUE_KEYS = frozenset(
     {"signature", "encrypted_content", "data", "redactedContent", "redacted_content"}
 )
 _UNSENT_KEYS = frozenset({"type", "id", "index", "status"})
-_SENT_KWARGS = ("reasoning_content", "reasoning", "refusal", "audio")
-"""Entries of `additional_kwargs` that some integration sends back, calls apart."""
+_SENT_KWARGS = ("reasoning_content", "reasoning", "refusal")
+"""Entries of `additional_kwargs` that some integration sends back, beside calls and audio."""
 
 
 def message_tokens(message: BaseMessage, count: TextCounter) -> int:
@@ -64,6 +64,9 @@ def message_tokens(message: BaseMessage, count: TextCounter) -> int:
         value = message.additional_kwargs.get(key)
         if value:
             total += _reasoning_tokens(value, count)
+    spoken = message.additional_kwargs.get("audio")
+    if isinstance(spoken, Mapping):
+        total += media.audio_tokens(cast("Mapping[str, Any]", spoken))
     return total + _content_tokens(cast("object", message.content), call_ids, count)
 
 
@@ -144,7 +147,7 @@ def _block_tokens(block: object, call_ids: frozenset[str], count: TextCounter) -
     if not isinstance(block, Mapping):
         return count(to_json(block))
     fields = cast("Mapping[str, Any]", block)
-    kind = fields.get("type")
+    kind = str(fields.get("type"))
     if kind in _CALL_TYPES and str(fields.get("call_id") or fields.get("id")) in call_ids:
         return 0
     if kind in {"tool_result", "function_call_output"}:
@@ -153,7 +156,7 @@ def _block_tokens(block: object, call_ids: frozenset[str], count: TextCounter) -
     return _known_block_tokens(kind, fields, count)
 
 
-def _known_block_tokens(kind: object, fields: Mapping[str, Any], count: TextCounter) -> int:
+def _known_block_tokens(kind: str, fields: Mapping[str, Any], count: TextCounter) -> int:
     text = fields.get("text")
     if kind in {"text", "input_text", "output_text"} and isinstance(text, str):
         return count(text)
