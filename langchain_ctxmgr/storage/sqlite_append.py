@@ -22,6 +22,7 @@ from langchain_ctxmgr.storage.sqlite_rows import EPOCH, MICROSECOND, bytes_of, p
 
 _SESSION_GAP_US: Final = SESSION_GAP // MICROSECOND
 _MAX_CUES: Final = 1 << 63
+_MAX_TOKENS: Final = 1 << 40
 
 
 class Entry(NamedTuple):
@@ -42,8 +43,8 @@ def entry_of(draft: Draft) -> Entry:
     """
     if draft.at.tzinfo is None:
         raise ValueError(f"at must be an aware datetime, got {draft.at!r}")
-    if draft.tokens < 0:
-        raise ValueError(f"tokens must not be negative, got {draft.tokens}")
+    if not 0 <= draft.tokens < _MAX_TOKENS:
+        raise ValueError(f"tokens must be 0 to 2**40, got {draft.tokens}")
     if not 0 <= draft.importance <= 1:
         raise ValueError(f"importance must be in [0, 1], got {draft.importance}")
     if not 0 <= draft.cues < _MAX_CUES:

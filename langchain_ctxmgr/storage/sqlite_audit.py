@@ -61,9 +61,9 @@ def verify(connection: Connection, scope: Scope | None) -> Verification:
         check = _Check(_Thread(*row), problems)
         for record in connection.execute(_CHAINED, row[:1]):
             check.record(record[0], record[1:18], record[18:])
+        check.end()
         for tip in connection.execute(_TIPS, row[:1]):
             check.tip(*tip)
-        check.end()
         records += check.records
     if scope is None:
         _verify_whole(connection, problems)
@@ -191,7 +191,8 @@ def clean(connection: Connection, timeout: timedelta) -> None:
 _CHAINED: Final = (
     "SELECT r.seq, r.user_id, r.branch, r.position, r.slot, r.revision, r.parent, r.session, "
     "r.message_id, r.role, r.speaker, r.at, r.tokens, r.encoding, r.importance, r.cues, "
-    "r.total_tokens, r.total_importance, c.digest, c.chain, c.terms, c.payload FROM records r "
+    "r.total_tokens, r.total_importance, c.digest, c.chain, "
+    "CAST(c.terms AS BLOB), CAST(c.payload AS BLOB) FROM records r "
     "LEFT JOIN contents c ON c.seq = r.seq WHERE r.thread = ? ORDER BY r.position"
 )
 _TERMS: Final = (

@@ -114,7 +114,8 @@ def locate(connection: Connection, line: Branch, total_tokens: int) -> int | Non
     found = None
     for span in reversed(line.spans):
         row = connection.execute(
-            "SELECT slot FROM records WHERE thread = ? AND branch = ? AND revision = 0 "
+            "SELECT slot FROM records INDEXED BY records_by_tokens "
+            "WHERE thread = ? AND branch = ? AND revision = 0 "
             "AND total_tokens - tokens >= ? AND slot <= ? "
             "ORDER BY total_tokens - tokens, slot LIMIT 1",
             (key, span.branch, total_tokens, span.last_slot),
@@ -165,8 +166,9 @@ def top(connection: Connection, line: Branch, before_slot: int, limit: int) -> l
     ranked: list[tuple[float, int, int]] = []
     for span in line.spans:
         ranked += connection.execute(
-            "SELECT -r.importance, r.slot, r.seq FROM records r WHERE r.thread = ? "
-            "AND r.branch = ? AND r.has_terms = 1 AND r.role IN ('human', 'ai', 'tool') "
+            "SELECT -r.importance, r.slot, r.seq FROM records r INDEXED BY records_by_importance "
+            "WHERE r.thread = ? AND r.branch = ? AND r.has_terms = 1 "
+            "AND r.role IN ('human', 'ai', 'tool') "
             f"AND r.slot <= ? AND {NEWEST} ORDER BY r.importance DESC, r.slot LIMIT ?",
             (key, span.branch, min(span.last_slot, before_slot - 1), limit),
         )

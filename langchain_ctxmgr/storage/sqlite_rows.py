@@ -60,7 +60,7 @@ def record_of(row: Row) -> LogRecord:
     """
     try:
         message = decode(row[22])
-    except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise StorageError(
             f"record {row[0]} (position {row[13]} of thread {row[1]!r}) is damaged: {error}; "
             "verify the log and restore a backup"

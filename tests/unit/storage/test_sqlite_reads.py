@@ -1,0 +1,106 @@
+"""Reads find their rows by an index, however long the thread."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from langchain_ctxmgr.records import Scope
+from langchain_ctxmgr.storage import sqlite_search
+from langchain_ctxmgr.storage.sqlite import SqliteLog
+from tests.contracts.message_log import ALICE, BOB, OTHER, draft, talk
+
+
+@pytest.fixture
+def log(tmp_path):
+    with SqliteLog(tmp_path / "log.db") as log:
+        log.append(BOB, talk(40))
+        log.append(ALICE, talk(40))
+        log.append(ALICE, [draft("edited", "m3"), draft("fork", "f")])
+        log.put_derived(ALICE, "choice", "k", b"x")
+        yield log
+
+
+def statements(log, monkeypatch, ask):
+    """What SQLite runs while `ask` is answered."""
+    seen = []
+    read = log._database.read
+
+    def traced(work):
+        def run(connection):
+            connection.set_trace_callback(seen.append)
+            try:
+                return work(connection)
+            finally:
+                connection.set_trace_callback(None)
+
+        return read(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log._database, "read", traced)
+        patch.setattr(log._database, "write", traced)
+        ask(log)
+    return [s for s in seen if s.lstrip().startswith(("SELECT", "UPDATE", "DELETE", "INSERT"))]
+
+
+BRANCH_READS = {
+    "read": lambda log, line: log.read(line, from_slot=3, before_slot=30),
+    "tail": lambda log, line: log.read(line, newest_first=True, limit=5, roles=("human",)),
+    "locate": lambda log, line: log.locate(line, 35),
+    "find": lambda log, line: log.find(line, "m1"),
+    "top": lambda log, line: log.top(line, before_slot=30, limit=5),
+}
+READS = {
+    "branch": lambda log: log.branch(ALICE),
+    "head": lambda log: log.branch(ALICE, head="m3"),
+    "fetch": lambda log: log.fetch(ALICE, [41, 42]),
+    "turns": lambda log: log.turns(ALICE, [41, 42]),
+    "tenant turns": lambda log: log.turns(Scope(tenant_id="acme"), [41, 42]),
+    "search": lambda log: log.search(ALICE, [1, 2], limit=3),
+    "tail search": lambda log: log.search(ALICE, [1, 2], limit=3, after_seq=60),
+    "pending": lambda log: log.pending(50, 5),
+    "last": lambda log: log.last_seq(),
+    "watermark": lambda log: log.watermark("edge"),
+    "derived": lambda log: log.get_derived(ALICE, "choice", "k"),
+    "history": lambda log: list(log.history(ALICE)),
+    "stats": lambda log: log.tenant_stats(ALICE),
+    "append": lambda log: log.append(ALICE, talk(1, first=90)),
+    "put": lambda log: log.put_derived(ALICE, "choice", "k2", b"y"),
+}
+
+
+@pytest.mark.parametrize("name", [*READS, *BRANCH_READS])
+def test_no_read_scans_a_table(log, monkeypatch, name, tmp_path):
+    line = log.branch(ALICE)
+    ask = READS.get(name) or (lambda log: BRANCH_READS[name](log, line))
+    ran = statements(log, monkeypatch, ask)
+    assert ran
+    connection = sqlite3.connect(tmp_path / "log.db")
+    try:
+        for statement in ran:
+            for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {statement}"):
+                scans = step.startswith("SCAN") and "VIRTUAL TABLE" not in step
+                assert not scans or step == "SCAN CONSTANT ROW", (statement, step)
+                assert "TEMP B-TREE" not in step, (statement, step)
+    finally:
+        connection.close()
+
+
+class TestSearchOverManyMatches:
+    def test_the_rarest_term_wins_and_scores_agree_with_an_exhaustive_search(
+        self, log, monkeypatch
+    ):
+        drafts = [draft(str(n), f"s{n}", terms=(1, n % 7 + 10, 1_000 + n)) for n in range(120)]
+        log.append(OTHER, drafts)
+        exhaustive = log.search(OTHER, [1, 12, 1_037], limit=120)
+        monkeypatch.setattr(sqlite_search, "MAX_SCORED", 30)
+        hits = log.search(OTHER, [1, 12, 1_037], limit=10)
+        assert [record.message.content for record in log.fetch(OTHER, [hits[0].seq])] == ["37"]
+        assert [hit.seq for hit in hits] == [hit.seq for hit in exhaustive[:10]]
+        assert [hit.score for hit in hits] == pytest.approx([h.score for h in exhaustive[:10]])
+
+    def test_other_tenants_do_not_change_the_scores(self, log):
+        before = log.search(ALICE, [1], limit=3)
+        log.append(OTHER, talk(50))
+        assert log.search(ALICE, [1], limit=3) == before
