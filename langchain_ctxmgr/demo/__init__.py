@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib.resources import as_file, files
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from langchain_core.messages import BaseMessage, HumanMessage
@@ -35,8 +36,8 @@ class DemoQuestion:
 
     question: str
     answer: str
-    evidence: tuple[str, ...]
-    """Ids of the messages that hold the answer, all of them needed."""
+    evidence: tuple[tuple[str, ...], ...]
+    """Ids of the messages that hold the answer: one is needed of each group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,12 @@ class DemoAnswer:
     @property
     def is_complete(self) -> bool:
         """Whether the view holds everything the answer needs."""
-        return self.found == self.question.evidence
+        return self.pieces == len(self.question.evidence)
+
+    @property
+    def pieces(self) -> int:
+        """How many of the groups of evidence have a message in the view."""
+        return sum(not set(self.found).isdisjoint(group) for group in self.question.evidence)
 
 
 def demo_conversation() -> Conversation:
@@ -67,7 +73,9 @@ def demo_questions() -> list[DemoQuestion]:
     text = (files(__name__) / "questions.json").read_text(encoding="utf-8")
     return [
         DemoQuestion(
-            question=entry["question"], answer=entry["answer"], evidence=tuple(entry["evidence"])
+            question=entry["question"],
+            answer=entry["answer"],
+            evidence=tuple(tuple(group) for group in entry["evidence"]),
         )
         for entry in json.loads(text)
     ]
@@ -89,7 +97,7 @@ def answers(
             yield DemoAnswer(
                 question=question,
                 context=context,
-                found=_standing(question.evidence, said, context.messages),
+                found=_standing(chain(*question.evidence), said, context.messages),
                 saved=None
                 if everything is None or context.cost is None
                 else everything - context.cost,
@@ -97,7 +105,7 @@ def answers(
 
 
 def _standing(
-    ids: Sequence[str], said: Mapping[str, BaseMessage], view: Iterable[BaseMessage]
+    ids: Iterable[str], said: Mapping[str, BaseMessage], view: Iterable[BaseMessage]
 ) -> tuple[str, ...]:
     """Those of `ids` whose text stands in the view, white space aside."""
     shown = " ".join(" ".join(message.text for message in view).split())

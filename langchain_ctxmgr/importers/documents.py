@@ -97,9 +97,11 @@ def _parse_lines(source: Path, text: str, whole_error: ValueError) -> list[Item]
 
 def _not_json(source: Path, error: ValueError) -> ValueError:
     if isinstance(error, json.JSONDecodeError):
-        line = error.doc.split("\n")[error.lineno - 1]
+        found = _excerpt(error.doc.split("\n")[error.lineno - 1])
+        if not error.doc[error.pos :].strip():
+            found = "found the end of the file"
         reason = error.msg[:1].lower() + error.msg[1:]
-        return ValueError(f"{source}, line {error.lineno}: not JSON, {reason}: {_excerpt(line)}")
+        return ValueError(f"{source}, line {error.lineno}: not JSON, {reason}: {found}")
     return ValueError(f"{source}: not JSON, {error}")
 
 

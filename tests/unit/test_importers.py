@@ -321,6 +321,7 @@ class TestErrorsNameTheFileThePlaceAndTheFinding:
             ('{"role": "user", "content": "a"}\n{"role"', r"chat\.json, line 2: not JSON, found"),
             (b'[{"role": "user",\n"content": "\xff"}]', r"chat\.json, line 2: not UTF-8.*0xff"),
             ("Hello, world", r"chat\.json, line 1: not JSON"),
+            ('{"messages": [', r"chat\.json, line 1: not JSON, .*found the end of the file"),
             ('{"a": 1, "b": 2}', r"expected OpenAI chat messages.*found an object with a, b"),
             ("42", r"chat\.json: expected OpenAI .*found int '42'"),
             ("null", r"found null"),

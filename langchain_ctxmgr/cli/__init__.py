@@ -1,0 +1,395 @@
+"""The `ctxmgr` command: conversations in files and folders, from the shell.
+
+Results go to standard output, progress and notes to standard error. With `--json` the
+output is for programs. Errors are one line; the exit code is 1, or 2 for wrong usage.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, contextmanager
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from typer.core import TyperGroup
+
+from langchain_ctxmgr.cli import output
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+    from langchain_ctxmgr.events import Event
+    from langchain_ctxmgr.importers import Conversation
+    from langchain_ctxmgr.manager import ContextManager
+    from langchain_ctxmgr.records import Scope
+
+_BATCH = 64
+"""Messages recorded between two steps of the progress bar."""
+
+
+class _Commands(TyperGroup):
+    """Turns expected errors into one line and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except (ValueError, OSError, LookupError, ImportError, RuntimeError) as error:
+            if type(error).__module__.startswith(("click.", "typer.")):
+                raise
+            typer.echo(f"error: {_reason(error)}", err=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Memory and context for conversations that outgrow the window.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+_File = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="OpenAI chat messages, serialised LangChain messages, a ChatGPT export or a "
+        "LoCoMo file, as JSON or JSON Lines.",
+    ),
+]
+_Choice = Annotated[
+    str | None,
+    typer.Option("--conversation", help="Title or number, where FILE holds several."),
+]
+_Data = Annotated[
+    Path, typer.Option("--data", envvar="CTXMGR_DATA", help="Folder of the log and its index.")
+]
+_Tenant = Annotated[
+    str, typer.Option("--tenant", envvar="CTXMGR_TENANT", help="Whose conversations.")
+]
+_Thread = Annotated[
+    str, typer.Option("--thread", envvar="CTXMGR_THREAD", help="Which conversation.")
+]
+_AnyThread = Annotated[
+    str | None,
+    typer.Option("--thread", envvar="CTXMGR_THREAD", help="Which conversation; all when left out."),
+]
+_Model = Annotated[
+    str,
+    typer.Option("--model", envvar="CTXMGR_MODEL", help="Decides tokenizer, window and price."),
+]
+_Embeddings = Annotated[
+    str | None,
+    typer.Option(
+        "--embeddings",
+        envvar="CTXMGR_EMBEDDINGS",
+        help="sentence-transformers:<name or path> or openai:<name>; keyword recall without.",
+    ),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_DATA_DEFAULT = Path("ctxmgr-data")
+_LOG = "log.sqlite3"
+"""The log's file in a data folder (see `ContextManager.open`)."""
+_MODEL_DEFAULT = "gpt-4o-mini"
+
+
+@app.callback()
+def _start() -> None:  # pyright: ignore[reportUnusedFunction] - typer calls it
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+    quiet = logging.getLogger("langchain_ctxmgr")
+    quiet.addHandler(logging.NullHandler())
+    quiet.propagate = False
+
+
+@app.command()
+def demo(
+    *,
+    model: _Model = _MODEL_DEFAULT,
+    embeddings: _Embeddings = None,
+    keyword_only: Annotated[
+        bool, typer.Option("--keyword-only", help="Leave an installed embedding model alone.")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Record a long conversation, ask it questions at several budgets, show what is sent."""
+    from langchain_ctxmgr.cli.checks import installed_embeddings
+    from langchain_ctxmgr.demo import SCOPE, answers, demo_conversation
+
+    chosen = None if keyword_only else embeddings or installed_embeddings()
+    conversation = demo_conversation()
+    with _opened(None, model=model, embeddings=chosen) as manager:
+        _record(manager, conversation, SCOPE)
+        found = list(answers(manager, model=model))
+    recall = "keyword and embeddings" if chosen else "keyword only"
+    if as_json:
+        output.print_json(output.demo_json(found, recall=recall, embeddings=chosen, model=model))
+        return
+    output.show_demo(conversation, found, recall=recall, embeddings=chosen, model=model)
+
+
+@app.command()
+def prepare(
+    file: _File,
+    *,
+    question: Annotated[str, typer.Option("--question", "-q", help="What is asked next.")],
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", "-n", min=1, help="The budget; never exceeded.")
+    ],
+    model: _Model = _MODEL_DEFAULT,
+    embeddings: _Embeddings = None,
+    conversation: _Choice = None,
+    as_json: _Json = False,
+) -> None:
+    """Show the context a model should see for a question about the conversation in FILE."""
+    from langchain_core.messages import HumanMessage
+
+    from langchain_ctxmgr.importers import read_conversation
+    from langchain_ctxmgr.records import Scope
+
+    read = read_conversation(file, conversation=conversation)
+    scope = Scope(tenant_id="file", thread_id="file")
+    with _opened(None, model=model, embeddings=embeddings) as manager:
+        _record(manager, read, scope)
+        context = manager.prepare(scope=scope, query=HumanMessage(question), max_tokens=max_tokens)
+    if as_json:
+        output.print_json(output.context_json(context))
+        return
+    output.show_context(context)
+
+
+@app.command()
+def record(
+    file: _File,
+    *,
+    tenant: _Tenant,
+    thread: _Thread,
+    data: _Data = _DATA_DEFAULT,
+    model: _Model = _MODEL_DEFAULT,
+    embeddings: _Embeddings = None,
+    conversation: _Choice = None,
+    as_json: _Json = False,
+) -> None:
+    """Record the conversation in FILE; what is there already is not recorded twice."""
+    from langchain_ctxmgr.importers import read_conversation
+    from langchain_ctxmgr.records import Scope
+
+    read = read_conversation(file, conversation=conversation)
+    scope = Scope(tenant_id=tenant, thread_id=thread)
+    with _opened(data, model=model, embeddings=embeddings) as manager:
+        appended = _record(manager, read, scope)
+    total = len(read.messages)
+    if as_json:
+        output.print_json({"messages": total, "appended": appended})
+        return
+    typer.echo(f"{appended} of {total} messages recorded in {data}; {total - appended} were there")
+
+
+@app.command()
+def recall(
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    *,
+    tenant: _Tenant,
+    thread: _AnyThread = None,
+    data: _Data = _DATA_DEFAULT,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many at most.")] = 8,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", "-n", min=1, help="Their tokens at most.")
+    ] = None,
+    embeddings: _Embeddings = None,
+    as_json: _Json = False,
+) -> None:
+    """Show the recorded messages that speak to QUERY, the best first."""
+    from langchain_ctxmgr.records import Scope
+
+    scope = Scope(tenant_id=tenant, thread_id=thread)
+    with _opened(_existing(data), embeddings=embeddings) as manager:
+        memories = manager.recall(query, scope=scope, k=k, max_tokens=max_tokens)
+    if as_json:
+        output.print_json([output.memory_json(memory) for memory in memories])
+        return
+    output.show_memories(memories)
+
+
+@app.command()
+def history(
+    *, tenant: _Tenant, thread: _Thread, data: _Data = _DATA_DEFAULT, as_json: _Json = False
+) -> None:
+    """Print everything ever recorded in a thread; as JSON Lines that FILE arguments take."""
+    from langchain_ctxmgr.records import Scope
+    from langchain_ctxmgr.storage.sqlite import SqliteLog
+
+    console = output.console()
+    scope = Scope(tenant_id=tenant, thread_id=thread)
+    with closing(SqliteLog(_existing(data) / _LOG)) as log:
+        entry = None
+        for entry in log.history(scope):
+            if as_json:
+                output.print_line(entry)
+            else:
+                output.show_record(console, entry)
+    if entry is None:
+        typer.echo(f"note: nothing is recorded in thread {thread!r} of tenant {tenant!r}", err=True)
+
+
+@app.command()
+def verify(*, data: _Data = _DATA_DEFAULT, as_json: _Json = False) -> None:
+    """Check the log for tampering and gaps; exit code 1 if there are any."""
+    with _opened(_existing(data)) as manager:
+        found = manager.verify()
+    if as_json:
+        output.print_json(
+            {"records": found.records, "ok": found.ok, "problems": list(found.problems)}
+        )
+    else:
+        for problem in found.problems:
+            typer.echo(problem)
+        typer.echo(f"{found.records} records, {'no problems' if found.ok else 'damaged'}")
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def reindex(
+    *, data: _Data = _DATA_DEFAULT, embeddings: _Embeddings = None, as_json: _Json = False
+) -> None:
+    """Build the vectors anew from the log."""
+    with (
+        _opened(_existing(data), embeddings=embeddings) as manager,
+        _progress("indexing") as advance,
+    ):
+        done = manager.reindex(progress=advance)
+    if as_json:
+        output.print_json({"indexed": done.indexed, "remaining": done.remaining})
+        return
+    typer.echo(f"{done.indexed} records indexed")
+
+
+@app.command()
+def doctor(
+    *,
+    data: _Data = _DATA_DEFAULT,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch the vocabularies that are missing.")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Say what works, what is degraded and how to mend it."""
+    from langchain_ctxmgr.budget.vocabulary import download_vocabulary, has_vocabulary
+    from langchain_ctxmgr.cli.checks import State, examine
+
+    if download:
+        for name in ("o200k_base", "cl100k_base"):
+            if not has_vocabulary(name):
+                download_vocabulary(name)
+    checks = list(examine(data))
+    if as_json:
+        output.print_json([output.check_json(check) for check in checks])
+    else:
+        output.show_checks(checks)
+    if any(check.state is State.BROKEN for check in checks):
+        raise typer.Exit(1)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+# Opening and recording
+
+
+@contextmanager
+def _opened(
+    data: Path | None,
+    *,
+    model: str = _MODEL_DEFAULT,
+    embeddings: str | None = None,
+) -> Generator[ContextManager]:
+    from langchain_ctxmgr.manager import ContextManager
+
+    if embeddings is not None:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours is shown instead
+    told: set[str] = set()
+
+    def tell(event: Event) -> None:
+        from langchain_ctxmgr.events import Degraded
+
+        if isinstance(event, Degraded) and event.part not in told:
+            told.add(event.part)
+            typer.echo(f"note: {event.part}: {event.reason}; {event.fallback}", err=True)
+
+    with ContextManager.open(
+        data, model=model, embeddings=embeddings, listeners=(tell,)
+    ) as manager:
+        yield manager
+
+
+def _existing(data: Path) -> Path:
+    """`data`, where something was recorded: looking must not make an empty folder."""
+    if not (data / _LOG).is_file():
+        raise ValueError(f"nothing is recorded in {data}; --data names the folder")
+    return data
+
+
+def _record(manager: ContextManager, conversation: Conversation, scope: Scope) -> int:
+    """Record in batches; how many messages were new."""
+    messages = _identified(conversation.messages)
+    times = _without_gaps(conversation.at)
+    appended = 0
+    with _progress("recording") as advance:
+        for start in range(0, len(messages), _BATCH):
+            batch = messages[start : start + _BATCH]
+            at = times[start : start + _BATCH] if times else None
+            appended += len(manager.record(batch, scope=scope, at=at))
+            advance(start + len(batch), len(messages))
+    return appended
+
+
+def _identified(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """The messages, each with an id, so that a file recorded twice is in the log once."""
+    return [
+        message
+        if message.id
+        else message.model_copy(update={"id": f"file-{_content_id(number, message)}"})
+        for number, message in enumerate(messages)
+    ]
+
+
+def _content_id(number: int, message: BaseMessage) -> str:
+    content = f"{number} {message!r}".encode("utf-8", "surrogatepass")
+    return sha256(content).hexdigest()[:24]
+
+
+def _without_gaps(times: Sequence[datetime | None]) -> list[datetime]:
+    """The times, with the nearest earlier one where a message has none; empty without any."""
+    known = next((at for at in times if at is not None), None)
+    filled: list[datetime] = []
+    for at in times:
+        known = at or known
+        if known is not None:
+            filled.append(known)
+    return filled
+
+
+@contextmanager
+def _progress(label: str) -> Generator[Callable[[int, int], None]]:
+    console = Console(stderr=True)
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
