@@ -97,16 +97,19 @@ def _call_text(name: str, args: Mapping[str, Any]) -> str:
 # --- sentences -----------------------------------------------------------------------
 
 _CLOSING = "\"')\\]*_\u2019\u201d\u00bb\u300d\u300f\uff09\u3011"
+_ENDS = r".!?\u2026\u061f\u06d4\u0964\u0965\u1362"
 _BOUNDARY = re.compile(
-    r"(?P<line>[ \t]*\n\s*)"  # a line is a unit: lists, code
+    r"(?P<line>\n\s*)"  # a line is a unit: lists, code
     rf"|(?P<wide>[\u3002\uff01\uff1f\uff61\uff0e]+[{_CLOSING}]*\s*)"  # full-width: no space needed
-    rf"|(?P<mark>[.!?\u2026\u061f\u06d4\u0964\u0965\u1362]+[{_CLOSING}]*(?:[ \t]+|$))"
+    rf"|(?P<mark>(?<![{_ENDS}])[{_ENDS}]++[{_CLOSING}]*+(?:[ \t]+|$))"
 )
 _ABBREVIATIONS = _set(
     "mr mrs ms dr prof st sr jr vs etc eg ie e.g i.e cf nos fig vol inc ltd co corp dept "
     "est approx a.m p.m u.s u.k gen sen rep rev hon pp"
 )
 _LAST_WORD = re.compile(r"[\w.]+$")
+_ABBREVIATION_CHARS = 12
+"""No abbreviation or list number is longer; looking back further takes quadratic time."""
 
 
 def sentences(text: str) -> list[str]:
@@ -140,7 +143,7 @@ def _goes_on(text: str, start: int, mark: int, end: int) -> bool:
         return False
     if end < len(text) and text[end].islower():
         return True
-    last = _LAST_WORD.search(text, start, mark)
+    last = _LAST_WORD.search(text, max(start, mark - _ABBREVIATION_CHARS), mark)
     if last is None:
         return False
     word = last.group()

@@ -1,6 +1,7 @@
 """Dates in a question, as periods: `8 May 2023`, `in June`, `last week`, `3 days ago`.
 
-A date without a year is taken as the last one before the question was asked.
+A date without a year is taken as the last one that the conversation reached; relative
+ones count from when the question was asked.
 """
 
 from __future__ import annotations
@@ -52,14 +53,23 @@ class Period(NamedTuple):
     last: date
 
 
-def periods(text: str, asked_at: datetime) -> tuple[Period, ...]:
-    """The periods that `text` names, earliest first; relative ones as of `asked_at`."""
+def periods(
+    text: str, asked_at: datetime, said_until: datetime | None = None
+) -> tuple[Period, ...]:
+    """The periods that `text` names, earliest first.
+
+    Args:
+        text: A question.
+        asked_at: What "last week" counts from.
+        said_until: When the conversation it is asked about ended; by default `asked_at`.
+    """
     today = asked_at.date()
+    reached = today if said_until is None else min(today, said_until.date())
     found: set[Period] = set()
     rest = text
     for pattern in _PATTERNS:
         for match in pattern.finditer(rest):
-            period = _explicit(match.groupdict(), today)
+            period = _explicit(match.groupdict(), reached)
             if period is not None:
                 found.add(period)
         rest = pattern.sub(" ", rest)
@@ -71,20 +81,20 @@ def periods(text: str, asked_at: datetime) -> tuple[Period, ...]:
     return tuple(sorted(found))
 
 
-def _explicit(parts: dict[str, str | None], today: date) -> Period | None:
+def _explicit(parts: dict[str, str | None], reached: date) -> Period | None:
     named = parts["month"] or ""
     month = int(named) if named.isdigit() else _MONTHS[named.lower()]
     year, day = parts.get("year"), parts.get("day")
     if not 1 <= month <= 12:  # noqa: PLR2004 - months of a year
         return None
-    which = int(year) if year else today.year - (month > today.month)
+    which = int(year) if year else reached.year - (month > reached.month)
     length = calendar.monthrange(which, month)[1]
     if day is None:
         return Period(date(which, month, 1), date(which, month, length))
     if not 1 <= int(day) <= length:
         return None
     exact = date(which, month, int(day))
-    if not year and exact > today:
+    if not year and exact > reached:
         exact = exact.replace(year=which - 1) if (month, exact.day) != (2, 29) else exact
     return Period(exact, exact)
 

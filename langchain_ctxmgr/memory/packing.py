@@ -2,7 +2,8 @@
 
 The ranking already counts what a message costs, so packing is greedy: take what fits,
 pass over what does not, and go on. A message longer than the whole budget is shown as an
-excerpt around what the question asks for, since nothing of it would be seen otherwise.
+excerpt around what the question asks for, since nothing of it would be seen otherwise;
+one such message at most, for excerpts push whole messages out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ MIN_ROW_TOKENS = 10
 """With less room than this nothing worth showing fits."""
 EXCERPT_SHARE = 0.25
 """Most of the budget that the excerpt of a message may take."""
+READ_CHARS = 32_768
+"""An excerpt is looked for in so much of a message: 10 ms of work."""
 CUT_MARK = "[\u2026]"
 _SLACK_TOKENS = 8
 """How much cheaper a row may be than the message it shows: its overhead and name."""
@@ -51,7 +54,7 @@ class Packing:
         self._wanted = frozenset(question_terms)
         self._max_tokens = max_tokens
         self._k = k
-        self._has_excerpt = False
+        self._may_cut = True
         self.block = RecalledBlock(counter)
         self.memories: list[Memory] = []
         self.considered: list[Considered] = []
@@ -93,14 +96,12 @@ class Packing:
             session=record.session,
             arms=arms,
         )
-        cost = self.block.cost(memory)
         share = 1.0
-        if self._must_be_cut(cost):
-            cut = self._excerpt(memory)
-            if cut is not None:
-                memory, cost, share = cut, self.block.cost(cut), len(cut.text) / len(text)
-                self._has_excerpt = True
-        included = cost <= self._left
+        if self._must_be_cut(record.tokens - _SLACK_TOKENS):
+            memory = self._cut(memory)
+            share = len(memory.text) / len(text)
+        cost = self.block.cost(memory) if memory.text else record.tokens
+        included = bool(memory.text) and cost <= self._left
         reason = "recalled: an excerpt" if memory.is_excerpt else "recalled"
         if included:
             self.block.add(memory)
@@ -121,15 +122,15 @@ class Packing:
 
     def _must_be_cut(self, tokens: int) -> bool:
         """Whether a message could not be shown whole even in an empty view."""
-        return self._max_tokens is not None and not self._has_excerpt and tokens > self._max_tokens
+        return self._max_tokens is not None and self._may_cut and tokens > self._max_tokens
 
-    def _excerpt(self, memory: Memory) -> Memory | None:
-        if self._max_tokens is None:
-            return None
-        room = min(self._left, self._max_tokens * EXCERPT_SHARE)
+    def _cut(self, memory: Memory) -> Memory:
+        """The best part of a message, or nothing of it; tried once, for the best such message."""
+        self._may_cut = False
+        room = min(self._left, (self._max_tokens or 0) * EXCERPT_SHARE)
         frame = self.block.cost(replace(memory, text=f"{CUT_MARK}\n{CUT_MARK}"))
         text = excerpt(memory.text, self._wanted, self._counter, int(room) - frame)
-        return replace(memory, text=text, is_excerpt=True) if text else None
+        return replace(memory, text=text, is_excerpt=True)
 
 
 def excerpt(text: str, wanted: frozenset[int], counter: TokenCounter, max_tokens: int) -> str:
@@ -137,7 +138,7 @@ def excerpt(text: str, wanted: frozenset[int], counter: TokenCounter, max_tokens
 
     Verbatim, with a mark where something was cut off; empty if no sentence fits.
     """
-    pieces = sentences(text)
+    pieces = sentences(text[:READ_CHARS])
     if not pieces:
         return ""
     found = [len(wanted.intersection(terms(piece))) for piece in pieces]
@@ -158,5 +159,5 @@ def excerpt(text: str, wanted: frozenset[int], counter: TokenCounter, max_tokens
             break
     shown = "".join(pieces[first : last + 1]).strip()
     head = f"{CUT_MARK} " if first > 0 else ""
-    tail = f" {CUT_MARK}" if last + 1 < len(pieces) else ""
+    tail = f" {CUT_MARK}" if last + 1 < len(pieces) or len(text) > READ_CHARS else ""
     return f"{head}{shown}{tail}"

@@ -93,8 +93,14 @@ class Question:
     """Whether it asks what the assistant said."""
 
 
-def read_question(text: str, *, participants: Iterable[str], asked_at: datetime) -> Question:
-    """Read `text`, asked at `asked_at`, in a conversation between `participants`."""
+def read_question(
+    text: str,
+    *,
+    participants: Iterable[str],
+    asked_at: datetime,
+    said_until: datetime | None = None,
+) -> Question:
+    """Read `text`, asked about a conversation between `participants` up to `said_until`."""
     topic = _TALK.sub(" ", text)
     topic, named = _without_names(topic, participants)
     if not terms(topic):
@@ -103,7 +109,7 @@ def read_question(text: str, *, participants: Iterable[str], asked_at: datetime)
         text=" ".join(topic.split()),
         terms=tuple(dict.fromkeys(terms(topic))),
         speakers=named,
-        periods=periods(text, asked_at),
+        periods=periods(text, asked_at, said_until),
         is_list=_LIST.search(text) is not None,
         asks_when=_WHEN.search(text) is not None,
         asks_machine=_MACHINE.search(text) is not None,

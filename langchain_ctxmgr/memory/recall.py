@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from heapq import nsmallest
 
 import numpy as np
@@ -152,11 +153,17 @@ class Recall:
         Raises:
             ValueError: If the scope has no tenant, or `before_slot` comes without a thread.
         """
-        read = read_question(question, participants=(), asked_at=asked_at)
+        read_as = partial(
+            read_question,
+            question,
+            asked_at=asked_at,
+            said_until=branch.head.at if branch is not None and branch.head is not None else None,
+        )
+        read = read_as(participants=())
         hits = yield from self._keyword_hits(scope, read, before_slot)
         seen = yield from self._turns(scope, hits.seqs(), {})
         people = {turn.speaker for turn in seen.values() if turn.speaker}
-        named = read_question(question, participants=people, asked_at=asked_at)
+        named = read_as(participants=people)
         if named.terms != read.terms:
             hits = yield from self._keyword_hits(scope, named, before_slot)
         yield from self._dense_hits(hits, scope, named, before_slot)
