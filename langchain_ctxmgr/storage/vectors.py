@@ -49,6 +49,8 @@ _GOLDEN_64 = 0x9E3779B97F4A7C15
 _ID_FIELDS = ("tenant_id", "thread_id", "user_id")
 MAX_SPARSE_INDEX = 2**32 - 1
 MAX_POINT_ID = 2**63 - 1
+MAX_WEIGHT = 1e18
+"""Largest number in a vector: the squares of some thousand add up in a 32-bit float."""
 
 PayloadValue: TypeAlias = str | int | float | datetime | None
 
@@ -219,7 +221,13 @@ def stored_payload(point: Point) -> dict[str, object]:
             )
         if not isinstance(value, types) or isinstance(value, bool):
             raise ValueError(f"{name} of point {point.id} must be {types[0].__name__}: {value!r}")
-        stored[name] = value if isinstance(value, str | int) else _seconds(value)
+        if isinstance(value, int) and abs(value) > MAX_POINT_ID:
+            raise ValueError(f"{name} of point {point.id} must fit 64 bits, got {value}")
+        if isinstance(value, str):
+            # A role can be any text; what UTF-8 cannot hold must not keep a turn out.
+            stored[name] = value if name in _ID_FIELDS else value.encode(errors="replace").decode()
+        else:
+            stored[name] = _seconds(value) if name == "at" else value
     if "tenant_id" not in stored:
         raise ValueError(f"payload of point {point.id} must have a tenant_id, got {point.payload}")
     ids = {name: cast("str", stored[name]) for name in _ID_FIELDS if name in stored}
@@ -253,8 +261,8 @@ def checked_sparse(vector: SparseVector) -> SparseVector:
         raise ValueError("sparse vector names an index twice")
     if indices and not 0 <= min(indices) <= max(indices) <= MAX_SPARSE_INDEX:
         raise ValueError(f"sparse index must be 0 to {MAX_SPARSE_INDEX}, got {indices}")
-    if not all(map(math.isfinite, values)):
-        raise ValueError(f"sparse weights must be finite, got {values}")
+    if not _are_finite(values):
+        raise ValueError(f"sparse weights must be finite, to {MAX_WEIGHT:g}, got {values}")
     return SparseVector(indices, values)
 
 
@@ -270,9 +278,15 @@ def checked_dense(vector: Sequence[float], dense: DenseVectors | None) -> list[f
     numbers = [float(number) for number in vector]
     if len(numbers) != dense.size:
         raise ValueError(f"dense vector must have {dense.size} numbers, got {len(numbers)}")
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError("dense vector must hold finite numbers")
+    if not _are_finite(numbers):
+        raise ValueError(f"dense vector must hold finite numbers, to {MAX_WEIGHT:g}")
     return numbers
+
+
+def _are_finite(numbers: list[float]) -> bool:
+    if not all(map(math.isfinite, numbers)):
+        return False
+    return not numbers or (max(numbers) <= MAX_WEIGHT and min(numbers) >= -MAX_WEIGHT)
 
 
 def _seconds(at: datetime | float | None) -> float | None:

@@ -125,6 +125,10 @@ class VectorStoreContract:
         store.upsert([bare])
         assert store.count(Scope(tenant_id="acme")) == 1
 
+    def test_a_role_of_any_text_is_kept(self, store):
+        store.upsert([point(1, role="\ud800-bot")])
+        assert store.scroll(ALICE)[0].payload["role"] == "?-bot"
+
     def test_a_point_again_replaces_the_one_before(self, store):
         store.upsert([point(1, terms=(1,))])
         store.upsert([point(1, terms=(2,)), point(1, terms=(3,))])
@@ -220,7 +224,11 @@ class VectorStoreContract:
             (point(2, dense=[1, 2, 3, float("nan")]), "finite"),
             (point(2, dense=[1, 2, 3, float("inf")]), "finite"),
             (point(2, text="said in confidence"), "text"),
+            (point(2, dense=[1, 2, 3, 1e30]), "finite"),
             (point(2, slot="2"), "slot"),
+            (point(2, slot=True), "slot"),
+            (point(2, slot=2**70), "64 bits"),
+            (point(2, tenant_id="\ud800"), "tenant_id"),
             (point(2, at=datetime(2024, 1, 1)), "aware"),  # noqa: DTZ001 - the point
             (point(2, at=float("nan")), "finite"),
             (point(2, tenant_id=""), "tenant_id"),
