@@ -23,12 +23,13 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 
 from langchain_ctxmgr._plans import Plan, arun, call, run
-from langchain_ctxmgr.budget.allocation import Analysis, ContextBudget, Strategy, analyze
+from langchain_ctxmgr.budget.allocation import Analysis, ContextBudget, analyze
+from langchain_ctxmgr.budget.calibration import Calibration, PromptSizes
 from langchain_ctxmgr.budget.costs import cost
 from langchain_ctxmgr.budget.tokens import counter_for
 from langchain_ctxmgr.compression.extractive import ExtractiveSummarizer
-from langchain_ctxmgr.errors import StorageError
-from langchain_ctxmgr.events import Listener, Prepared, Recorded, Trimmed, emit
+from langchain_ctxmgr.errors import ContextOverflowError, StorageError
+from langchain_ctxmgr.events import Listener, Recorded, emit
 from langchain_ctxmgr.intake import (
     Messages,
     Moments,
@@ -53,7 +54,8 @@ from langchain_ctxmgr.records import (
 )
 from langchain_ctxmgr.storage.message_log import MessageLog, Verification
 from langchain_ctxmgr.storage.vectors import DenseVectors, VectorStore
-from langchain_ctxmgr.view.builder import Summarizer, View, ViewBuilder, ViewRequest
+from langchain_ctxmgr.view.builder import Summarizer, ViewBuilder, ViewRequest
+from langchain_ctxmgr.view.outcome import announce, context_of
 
 INDEX_STEP = 512
 """Records a turn indexes at most, so that a large backlog never holds one turn up."""
@@ -97,6 +99,8 @@ class ContextManager:
         self._clock = clock
         self._budget = _budget_of(budget, model)
         self._counter = counter_for(model)
+        self._calibration = Calibration()
+        self._sizes = PromptSizes(self._calibration, model)
         self._log = log
         embedder = embeddings if isinstance(embeddings, Embedder) else embeddings_from(embeddings)
         self._indexer = Indexer(log, vectors, embedder, listeners=self._listeners)
@@ -173,6 +177,9 @@ class ContextManager:
         if not drafts:
             return []
         records = yield from call(self._log.append, thread, drafts)
+        self._sizes.answered(
+            (thread.tenant_id, thread.thread_id), (record.message for record in records)
+        )
         yield from self._indexer.catch_up(limit=max(INDEX_STEP, len(records)))
         event = Recorded(
             tenant_id=str(thread.tenant_id),
@@ -259,57 +266,32 @@ class ContextManager:
         budget = self._budget or ContextBudget(max_input_tokens=limit, reserve_tokens=0)
         yield from self._indexer.catch_up(limit=INDEX_STEP)
         branch = yield from call(self._log.branch, thread, head=head)
-        view = yield from self._views.build(
-            ViewRequest(
-                scope=thread,
-                branch=branch,
-                query=question,
-                system=lead,
-                tools=tuple(tools),
-                max_tokens=limit,
-                budget=budget,
-                asked_at=self._clock(),
+        room = limit if self._counter.exact else self._calibration.room(self._model, limit)
+        try:
+            view = yield from self._views.build(
+                ViewRequest(
+                    scope=thread,
+                    branch=branch,
+                    query=question,
+                    system=lead,
+                    tools=tuple(tools),
+                    max_tokens=room,
+                    budget=budget,
+                    asked_at=self._clock(),
+                )
             )
-        )
-        return self._context(view, thread, limit, budget, started)
-
-    def _context(
-        self, view: View, thread: Scope, limit: int, budget: ContextBudget, started: float
-    ) -> PreparedContext:
+        except ContextOverflowError as error:
+            raise error.scaled(room, limit) from None
+        self._sizes.sent((thread.tenant_id, thread.thread_id), view.tokens)
         elapsed = timedelta(seconds=time.perf_counter() - started)
-        where = {"tenant_id": str(thread.tenant_id), "thread_id": str(thread.thread_id)}
-        for trim in view.trims:
-            event = Trimmed(
-                **where,
-                message_id=trim.message.id or "",
-                from_tokens=trim.from_tokens,
-                to_tokens=trim.to_tokens,
-            )
-            emit(self._listeners, event)
-        prepared = Prepared(
-            **where,
-            tokens=view.tokens,
-            max_tokens=limit,
-            full_tokens=view.full_tokens,
-            elapsed_ms=elapsed.total_seconds() * 1e3,
-        )
-        emit(self._listeners, prepared)
-        risk = budget.thresholds.risk(view.full_tokens, limit)
-        return PreparedContext(
-            messages=view.messages,
-            tokens=view.tokens,
+        announce(view, thread, limit, elapsed, self._listeners)
+        return context_of(
+            view,
             max_tokens=limit,
             exact=self._counter.exact,
             budget=budget,
-            risk=risk,
-            strategy=Strategy.for_risk(risk),
             cost=cost(view.tokens, self._model),
-            full_tokens=view.full_tokens,
             elapsed=elapsed,
-            prefix_digest=view.prefix_digest,
-            preservation=view.preservation,
-            sections=view.sections,
-            receipt=view.receipt,
         )
 
     def recall(

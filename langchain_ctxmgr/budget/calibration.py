@@ -6,10 +6,11 @@ import math
 import re
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, cast
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 
 from langchain_ctxmgr.budget.tokens import model_name
@@ -22,6 +23,9 @@ _RATIO_BOUNDS = (0.2, 5.0)
 _WINDOW = 32
 _MAX_MODELS = 256
 _HIGH_QUANTILE = 0.9
+_STEPS = 20
+"""Steps of the factor to 1."""
+_MAX_THREADS = 4_096
 
 _PRIORS = (
     (re.compile(r"claude"), 1.3),
@@ -80,8 +84,47 @@ class Calibration:
         return max(1.0, ratios[math.ceil(_HIGH_QUANTILE * len(ratios)) - 1])
 
     def room(self, model: str | BaseChatModel | None, max_tokens: int) -> int:
-        """The count that stays within `max_tokens` as the model counts."""
-        return math.floor(max_tokens / self.factor(model))
+        """The count that stays within `max_tokens` as the model counts.
+
+        The factor is taken in steps, so that each new answer does not move every budget and
+        with it the prompt's prefix.
+        """
+        steps = math.ceil(round(self.factor(model) * _STEPS, 6))
+        return max_tokens * _STEPS // steps
+
+
+class PromptSizes:
+    """What was counted for the last prompt of each thread, until its answer reports usage."""
+
+    def __init__(self, calibration: Calibration, model: str | BaseChatModel | None) -> None:
+        self._calibration = calibration
+        self._model = model
+        self._counted: OrderedDict[Hashable, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def sent(self, thread: Hashable, counted_tokens: int) -> None:
+        """A prompt of `counted_tokens` was prepared for `thread`."""
+        with self._lock:
+            self._counted[thread] = counted_tokens
+            self._counted.move_to_end(thread)
+            while len(self._counted) > _MAX_THREADS:
+                self._counted.popitem(last=False)
+
+    def answered(self, thread: Hashable, messages: Iterable[BaseMessage]) -> None:
+        """Learn from the first of `messages` that reports usage for the last prompt."""
+        usage = next(
+            (
+                message.usage_metadata
+                for message in messages
+                if isinstance(message, AIMessage) and message.usage_metadata
+            ),
+            None,
+        )
+        if usage is None:
+            return
+        with self._lock:
+            counted = self._counted.pop(thread, 0)
+        self._calibration.observe(self._model, counted, usage)
 
 
 def _prior(name: str | None) -> float:

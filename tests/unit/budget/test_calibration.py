@@ -3,8 +3,9 @@ from __future__ import annotations
 import threading
 
 import pytest
+from langchain_core.messages import AIMessage
 
-from langchain_ctxmgr.budget.calibration import Calibration
+from langchain_ctxmgr.budget.calibration import Calibration, PromptSizes
 
 
 def usage(tokens):
@@ -89,3 +90,29 @@ class TestCalibration:
         for thread in threads:
             thread.join()
         assert calibration.factor("m1") == 1.2
+
+
+class TestPromptSizes:
+    def test_an_answer_teaches_what_its_threads_last_prompt_really_took(self):
+        calibration = Calibration()
+        sizes = PromptSizes(calibration, "m")
+        sizes.sent("one", 1_000)
+        sizes.sent("two", 500)
+        sizes.answered("one", [AIMessage("yes", usage_metadata=usage(1_200))])
+        assert calibration.factor("m") == pytest.approx(1.2)
+
+    def test_an_answer_is_counted_once(self):
+        calibration = Calibration()
+        sizes = PromptSizes(calibration, "m")
+        sizes.sent("one", 1_000)
+        sizes.answered("one", [AIMessage("yes", usage_metadata=usage(1_200))])
+        sizes.answered("one", [AIMessage("again", usage_metadata=usage(4_000))])
+        assert calibration.factor("m") == pytest.approx(1.2)
+
+    def test_an_answer_without_usage_leaves_the_prompt_waiting(self):
+        calibration = Calibration()
+        sizes = PromptSizes(calibration, "m")
+        sizes.sent("one", 1_000)
+        sizes.answered("one", [AIMessage("streamed")])
+        sizes.answered("one", [AIMessage("done", usage_metadata=usage(1_200))])
+        assert calibration.factor("m") == pytest.approx(1.2)
