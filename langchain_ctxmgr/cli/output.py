@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 from rich.console import Console, Group
@@ -27,14 +27,19 @@ if TYPE_CHECKING:
 _CLIPPED = 280
 """Characters of a text that a table shows."""
 
-_ABRIDGED_LINES = 14
-"""Lines of a message that the demo shows."""
+_EDGE_LINES = 4
+"""Lines the demo shows of a long message's start, and of its end."""
 
 _SAVED = "saved per 1,000"
 """One question saves fractions of a cent, so the demo shows what a thousand save."""
 
 _STYLES = {"ok": "green", "degraded": "yellow", "broken": "red"}
 _ROLES = {"human": "green", "ai": "cyan", "tool": "magenta", "system": "yellow"}
+
+
+class _Said(NamedTuple):
+    on: str
+    text: str
 
 
 def console() -> Console:
@@ -141,7 +146,7 @@ def show_checks(checks: Sequence[Check]) -> None:
 def show_context(context: PreparedContext) -> None:
     """The context in full, what it took and why each item is in."""
     screen = console()
-    screen.print(_view(context, lines=None))
+    screen.print(_view(context))
     screen.print(_receipt(context))
     screen.print(_account(context))
 
@@ -167,37 +172,37 @@ def show_demo(
     screen.print(f"recall: {recall}{f' ({embeddings})' if embeddings else ''}")
     if embeddings is None:
         screen.print("an embedding model makes it better: `ctxmgr doctor` says how to get one")
-    when = {
-        message.id: f"{at:%d %b}"
+    said = {
+        message.id: _Said(f"{at:%d %b}", message.text)
         for message, at in zip(conversation.messages, conversation.at, strict=True)
         if at is not None and message.id is not None
     }
     for question, group in groupby(answers, key=lambda answer: answer.question.question):
-        _show_question(screen, question, list(group), when)
+        _show_question(screen, question, list(group), said)
     _show_total(screen, answers)
 
 
 def _show_question(
-    screen: Console, question: str, answers: Sequence[DemoAnswer], when: Mapping[str, str]
+    screen: Console, question: str, answers: Sequence[DemoAnswer], said: Mapping[str, _Said]
 ) -> None:
     shown = next((answer for answer in answers if answer.is_complete), answers[-1])
     screen.print()
     screen.print(Rule())
     screen.print(Text(question, style="bold"))
-    screen.print(_view(shown.context, lines=_ABRIDGED_LINES))
-    screen.print(Text(f"answer: {shown.question.answer}"))
+    evidence = [line for name in shown.found for line in said[name].text.splitlines() if line]
+    screen.print(_view(shown.context, evidence))
+    screen.print(Text(f"what was to be found: {shown.question.answer}"))
     table = Table("budget", "tokens", "of history", "evidence", "from", _SAVED, "time", box=None)
     for answer in answers:
         context = answer.context
         wanted = answer.question.evidence
-        places = [f"{name} ({when[name]}, {_section(context, name)})" for name in answer.found]
         complete = "green" if answer.is_complete else "yellow"
         table.add_row(
             f"{context.max_tokens:,}",
             f"{context.tokens:,}",
             f"{context.tokens / context.full_tokens:.1%}",
             Text(f"{answer.pieces} of {len(wanted)}", style=complete),
-            ", ".join(places) or "-",
+            _origins(answer, said),
             _saved(answer.saved),
             f"{_milliseconds(context):.0f} ms",
         )
@@ -221,11 +226,13 @@ def _show_total(screen: Console, answers: Sequence[DemoAnswer]) -> None:
     screen.print(table)
 
 
-def _view(context: PreparedContext, *, lines: int | None) -> Panel:
+def _view(context: PreparedContext, evidence: Collection[str] | None = None) -> Panel:
+    """The messages sent: in full, or abridged around the lines of `evidence`."""
     parts: list[Text] = []
     for message in context.messages:
+        body = _body(message)
         parts.append(Text(_who(message), style=_ROLES.get(message.type, "bold")))
-        parts.append(Text(_abridged(_body(message), lines)))
+        parts.append(Text(body) if evidence is None else _abridged(body, evidence))
     title = f"{context.tokens:,} of {context.max_tokens:,} tokens"
     return Panel(Group(*parts), title=title, title_align="left")
 
@@ -248,6 +255,14 @@ def _account(context: PreparedContext) -> str:
     )
 
 
+def _origins(answer: DemoAnswer, said: Mapping[str, _Said]) -> str:
+    """The messages that gave the evidence, by the section of the view they stand in."""
+    sections: dict[str, list[str]] = {}
+    for name in answer.found:
+        sections.setdefault(_section(answer.context, name), []).append(f"{name} {said[name].on}")
+    return "\n".join(f"{kind}: {', '.join(names)}" for kind, names in sections.items()) or "-"
+
+
 def _section(context: PreparedContext, name: str) -> str:
     kinds = [item.kind for item in context.receipt if item.included and item.id == name]
     return kinds[0] if kinds else "summary"
@@ -267,14 +282,21 @@ def _body(message: BaseMessage) -> str:
     return "\n".join(said + called)
 
 
-def _abridged(text: str, lines: int | None) -> str:
-    """The first and last lines of a long text, with a mark between them."""
+def _abridged(text: str, evidence: Collection[str]) -> Text:
+    """Where a text starts, where it ends, and its lines of evidence, these in bold."""
     found = text.splitlines()
-    if lines is None or len(found) <= lines:
-        return text if lines is None else "\n".join(_clip(line) for line in found)
-    head, tail = lines // 2, lines - lines // 2
-    kept = [*found[:head], f"  … {len(found) - lines} more lines …", *found[-tail:]]
-    return "\n".join(_clip(line) for line in kept)
+    shown = Text()
+    skipped = 0
+    for number, line in enumerate(found):
+        is_evidence = any(piece in line for piece in evidence)
+        if not is_evidence and _EDGE_LINES <= number < len(found) - _EDGE_LINES:
+            skipped += 1
+            continue
+        if skipped:
+            shown.append(f"  … {skipped} more lines …\n", style="dim")
+            skipped = 0
+        shown.append(f"{_clip(line)}\n", style="bold" if is_evidence else "")
+    return shown[:-1]
 
 
 def _clip(text: str) -> str:
