@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
@@ -43,6 +44,7 @@ class _Thread(NamedTuple):
     records: int
     revisions: int
     bytes: int
+    branches: int
     chain: bytes
 
 
@@ -53,8 +55,8 @@ def verify(connection: Connection, scope: Scope | None) -> Verification:
     problems, records = _Problems(), 0
     connection.execute("BEGIN")
     threads = connection.execute(
-        "SELECT thread, tenant_id, thread_id, records, revisions, bytes, chain FROM threads "
-        "WHERE ifnull(tenant_id = ?, 1) AND ifnull(thread_id = ?, 1) ORDER BY thread",
+        "SELECT thread, tenant_id, thread_id, records, revisions, bytes, branches, chain "
+        "FROM threads WHERE ifnull(tenant_id = ?, 1) AND ifnull(thread_id = ?, 1) ORDER BY thread",
         (tenant_id, thread_id),
     )
     for row in threads:
@@ -62,8 +64,7 @@ def verify(connection: Connection, scope: Scope | None) -> Verification:
         for record in connection.execute(_CHAINED, row[:1]):
             check.record(record[0], record[1:18], record[18:])
         check.end()
-        for tip in connection.execute(_TIPS, row[:1]):
-            check.tip(*tip)
+        check.tips(connection.execute(_TIPS, row[:1]).fetchall())
         records += check.records
     if scope is None:
         _verify_whole(connection, problems)
@@ -130,10 +131,13 @@ class _Check:
         elif self.records == self._position and counts != (thread.revisions, thread.bytes):
             self._problems.add(f"{self._where}: its counts were changed")
 
-    def tip(self, branch: int, slot: int, newest: int | None) -> None:
-        """Check where a branch ends."""
-        if slot != newest:
-            self._problems.add(f"{self._where}, branch {branch}: ends at {newest}, not {slot}")
+    def tips(self, tips: Sequence[tuple[int, int, int | None]]) -> None:
+        """Check that every branch has its row, and where it ends."""
+        if len(tips) != self._thread.branches:
+            self._problems.add(f"{self._where}: {self._thread.branches - len(tips)} branches lost")
+        for branch, slot, newest in tips:
+            if slot != newest:
+                self._problems.add(f"{self._where}, branch {branch}: ends at {newest}, not {slot}")
 
     def _missing(self, end: int) -> str:
         last = f" to {end - 1}" if end - 1 > self._position else ""

@@ -38,6 +38,8 @@ _APPLICATION_ID: Final = 0x43545847
 """Marks the file as ours: `CTXG`."""
 _CACHE_KIB: Final = 8_192
 _IDLE_CONNECTIONS: Final = 8
+_WRITES_IN_PLACE: Final = 128
+"""After so many, one write goes to a thread, where copying the WAL back holds up no loop."""
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _inherited: list[object] = []
 """Connections a forked child found: never used, never closed (both can harm the parent)."""
@@ -55,6 +57,7 @@ class Database:
         self._timeout = busy_timeout
         self._closed = False
         self._ready = False
+        self._in_place = 0
         self._start_process()
 
     def _start_process(self) -> None:
@@ -111,14 +114,17 @@ class Database:
     async def awrite(self, work: Work[T], *, quick: bool = True) -> T:
         """`write`, in place if `quick` and no one else is writing, else in a thread."""
         self._check_process()
-        if quick and self._ready and self._writing.acquire(blocking=False):
+        quick = quick and self._ready and self._in_place < _WRITES_IN_PLACE
+        if quick and self._writing.acquire(blocking=False):
             try:
+                self._in_place += 1
                 with self._connection(timedelta(0)) as connection:
                     return _transact(connection, work)
             except _LockedError:
                 pass
             finally:
                 self._writing.release()
+        self._in_place = 0
         return await asyncio.to_thread(self.write, work)
 
     @contextmanager
@@ -175,6 +181,8 @@ class Database:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute("PRAGMA secure_delete = FAST")
+        if not timeout:
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
         return connection
 
     def _prepare_file(self) -> None:

@@ -152,7 +152,7 @@ def turns(connection: Connection, scope: Scope, seqs: Sequence[int]) -> list[Tur
     rows = connection.execute(
         f"SELECT {TURN_COLUMNS} FROM json_each(?) j CROSS JOIN records r "
         "CROSS JOIN threads t ON t.thread = r.thread WHERE r.seq = j.value "
-        f"AND t.tenant_id = ? AND ifnull(t.thread_id = ?, 1) AND {NEWEST}",
+        f"AND t.tenant_id = ? AND ifnull(t.thread_id = ?, 1) AND (t.revisions = 0 OR {NEWEST})",
         (json.dumps([*seqs]), tenant_of(scope), scope.thread_id),
     )
     return [turn_of(row) for row in rows]

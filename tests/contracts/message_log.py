@@ -581,6 +581,12 @@ class MessageLogContract:
         finally:
             other.close()
 
+    def test_every_method_has_a_twin_with_the_same_arguments(self, plain):
+        for name in (name for name in vars(MessageLog) if not name.startswith(("_", "a"))):
+            method, twin = getattr(plain, name), getattr(plain, f"a{name}")
+            assert inspect.signature(method).parameters == inspect.signature(twin).parameters, name
+        assert inspect.signature(plain.append).parameters.keys() == {"scope", "drafts"}
+
     # Any history
 
     @settings(

@@ -144,6 +144,10 @@ class TestVerifying:
         tamper(path, "UPDATE branches SET tip_slot = 1 WHERE thread = 2 AND branch = 0")
         assert any("branch 0" in problem for problem in self.problems(log))
 
+    def test_a_lost_branch_is_found(self, log, path):
+        tamper(path, "DELETE FROM branches WHERE thread = 2 AND branch = 1")
+        assert "1 branches lost" in self.problems(log)[0]
+
     def test_changed_counts_are_found(self, log, path):
         tamper(path, "UPDATE threads SET bytes = 1 WHERE thread_id = 't1'")
         assert "its counts were changed" in self.problems(log)[0]

@@ -213,6 +213,13 @@ class TestWaiting:
         await log.aappend(ALICE, talk(100))
         assert len(hops) == 1
 
+    async def test_the_wal_is_copied_back_off_the_event_loop(self, log, path):
+        for number in range(1_200):
+            await log.aappend(ALICE, [draft("x" * 4_000, f"m{number}", terms=())])
+        size = path.with_name("log.db-wal").stat().st_size
+        assert size < 12_000_000
+        assert path.stat().st_size > 2_000_000
+
 
 class TestForking:
     @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
