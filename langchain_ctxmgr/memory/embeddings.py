@@ -7,31 +7,40 @@ index. `sentence-transformers` costs seconds to import: only a spec that asks fo
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, cast
 
 from langchain_core.embeddings import Embeddings
+
+from langchain_ctxmgr._plans import Plan, call
+from langchain_ctxmgr.storage.vectors import DenseVectors
 
 BATCH_TEXTS = 32
 """Texts encoded together; larger batches are slower on a processor, padding grows."""
 
 _LOCAL = "sentence-transformers"
 _OPENAI = "openai"
+_PROBE = "size"
 _NAME_FIELDS = ("model", "model_name", "model_id", "repo_id", "deployment")
 
 
-@dataclass(frozen=True)
 class Embedder:
     """An embedding model and the name that its vectors go by."""
 
-    model: Embeddings
-    name: str
+    def __init__(self, model: Embeddings, name: str) -> None:
+        self.model = model
+        self.name = name
+        self._size: int | None = None
 
-    @cached_property
-    def size(self) -> int:
-        """Dimensions of its vectors; asks the model once, which loads it."""
-        return len(self.model.embed_query("size"))
+    def dense(self) -> DenseVectors:
+        """Name and size of its vectors; asks the model, which loads it, unless `learn` did."""
+        if self._size is None:
+            self._size = len(self.model.embed_query(_PROBE))
+        return DenseVectors(name=self.name, size=self._size)
+
+    def learn(self) -> Plan[None]:
+        """Find out the size of its vectors, off the event loop where there is one."""
+        if self._size is None:
+            self._size = len((yield from call(self.model.embed_query, _PROBE)))
 
 
 def embeddings_from(spec: Embeddings | str | None) -> Embedder | None:

@@ -79,6 +79,8 @@ class Indexer:
         if not self._busy.acquire(blocking=False):
             return Progress(indexed=0, remaining=0)
         try:
+            if self._embedder is not None:
+                yield from self._embedder.learn()
             done = yield from self._run(self._vectors, limit, progress)
             self._store.worked()
         except Exception as error:  # noqa: BLE001 - the boundary this docstring names

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 
 from langchain_ctxmgr.analysis import message_text, sentences, terms
 from langchain_ctxmgr.budget.tokens import TokenCounter
@@ -55,6 +56,7 @@ class Packing:
         self._max_tokens = max_tokens
         self._k = k
         self._may_cut = True
+        self._shown: dict[tuple[str | None, str, date, str], str] = {}
         self.block = RecalledBlock(counter)
         self.memories: list[Memory] = []
         self.considered: list[Considered] = []
@@ -96,27 +98,38 @@ class Packing:
             session=record.session,
             arms=arms,
         )
+        said = (memory.speaker, memory.role, memory.at.date(), text)
+        twin = self._shown.get(said)
+        if twin is not None:
+            self._consider(memory, 0, f"says the same as {twin} on that day")
+            return
         share = 1.0
         if self._must_be_cut(record.tokens - _SLACK_TOKENS):
             memory = self._cut(memory)
             share = len(memory.text) / len(text)
         cost = self.block.cost(memory) if memory.text else record.tokens
         included = bool(memory.text) and cost <= self._left
+        if not included:
+            self._consider(memory, cost, f"does not fit: {cost} tokens, {self._left:.0f} left")
+            return
+        self.block.add(memory)
+        self.memories.append(replace(memory, tokens=cost))
+        self.importance += record.importance * share
+        self._shown[said] = memory.id
         reason = "recalled: an excerpt" if memory.is_excerpt else "recalled"
-        if included:
-            self.block.add(memory)
-            self.memories.append(replace(memory, tokens=cost))
-            self.importance += record.importance * share
+        self._consider(memory, cost, reason, included=True)
+
+    def _consider(
+        self, memory: Memory, tokens: int, reason: str, *, included: bool = False
+    ) -> None:
         self.considered.append(
             Considered(
                 id=memory.id,
-                score=score,
-                tokens=cost,
-                arms=arms,
+                score=memory.score,
+                tokens=tokens,
+                arms=memory.arms,
                 included=included,
-                reason=reason
-                if included
-                else f"does not fit: {cost} tokens, {self._left:.0f} left",
+                reason=reason,
             )
         )
 
