@@ -128,7 +128,6 @@ class _Thread:
     ) -> None:
         self._execute = connection.execute
         self._tenant_id, self._thread_id, self._user_id = tenant_id, thread_id, user_id
-        self._scope_tokens = ""
         self._tips: dict[int, _Place] = {}
         self._previous: _Place | None = None
         row = self._execute(_THREAD, (tenant_id, thread_id)).fetchone()

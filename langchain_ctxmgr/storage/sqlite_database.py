@@ -206,7 +206,7 @@ class Database:
         if application == _APPLICATION_ID:
             return
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if (tables or application) and application != _APPLICATION_ID:
+        if tables or application:
             raise StorageError(f"{self.path} is another program's database; name another file")
 
     def _enter_wal(self, connection: sqlite3.Connection) -> None:
