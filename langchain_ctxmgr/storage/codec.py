@@ -10,8 +10,8 @@ would join two lone halves into one character.
 Reading never imports a class by name. A message of a class of the host's own comes back
 as the nearest LangChain class, its own fields as extra attributes and the class named in
 `message_class`. A value that cannot be stored (an open file, an array, what is nested over
-100 deep) is replaced by a dictionary with its `type` and what can be told of it: `data` for pydantic models and
-dataclasses, else up to 1,000 characters of `repr`.
+100 deep) is replaced by a dictionary with its `type` and what can be told of it: `data` for
+pydantic models and dataclasses, else up to 1,000 characters of `repr`.
 """
 
 from __future__ import annotations
