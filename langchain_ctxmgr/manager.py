@@ -7,16 +7,14 @@ rebuilt. Each method that waits is a plan, so it has an async twin.
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
@@ -53,9 +51,12 @@ from langchain_ctxmgr.records import (
     Scope,
 )
 from langchain_ctxmgr.storage.message_log import MessageLog, Verification
-from langchain_ctxmgr.storage.vectors import DenseVectors, VectorStore
+from langchain_ctxmgr.storage.vectors import VectorStore
 from langchain_ctxmgr.view.builder import Summarizer, ViewBuilder, ViewRequest
 from langchain_ctxmgr.view.outcome import announce, context_of
+
+if TYPE_CHECKING:
+    from langchain_ctxmgr.folder import Folder
 
 INDEX_STEP = 512
 """Records a turn indexes at most, so that a large backlog never holds one turn up."""
@@ -109,8 +110,7 @@ class ContextManager:
         self._views = ViewBuilder(
             log, self._recall, summarizer or ExtractiveSummarizer(), self._counter
         )
-        self._owned: list[MessageLog | VectorStore] = []
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Folder | None = None
         self._closing = threading.Lock()
 
     @classmethod
@@ -123,29 +123,23 @@ class ContextManager:
     ) -> Self:
         """A manager over the folder `path`, made when missing; None: a temporary one.
 
-        The folder holds the log (`log.sqlite3`) and the vectors (`vectors/`). Nothing is
-        read or loaded before first use. Several processes may open one folder: one owns the
-        vectors, the others record and recall by keyword.
+        Nothing is read or loaded before first use. Several processes may open one folder:
+        one owns the vectors, the others record and recall by keyword.
 
         Raises:
             ValueError: If `path` is not a folder's name, or a setting is out of range.
             UnknownModelError: If `model` has no known window and no budget is given.
         """
-        from langchain_ctxmgr.storage.edge import EdgeVectorStore
-        from langchain_ctxmgr.storage.sqlite import SqliteLog
+        from langchain_ctxmgr.folder import open_folder
 
-        temporary = tempfile.TemporaryDirectory(prefix="ctxmgr-") if path is None else None
-        folder = _folder(path if temporary is None else temporary.name)
         embedder = embeddings_from(embeddings)
-        log = SqliteLog(folder / "log.sqlite3")
-        name, dense = "keywords", None
-        if embedder is not None:
-            name = sha256(embedder.name.encode()).hexdigest()[:16]
-            dense = DenseVectors(name=embedder.name, size=embedder.size)
-        vectors = EdgeVectorStore(folder / "vectors" / name, dense=dense)
-        manager = cls(log=log, vectors=vectors, embeddings=embedder, **settings)
-        manager._owned = [vectors, log]
-        manager._folder = temporary
+        folder = open_folder(path, embedder)
+        try:
+            manager = cls(log=folder.log, vectors=folder.vectors, embeddings=embedder, **settings)
+        except BaseException:
+            folder.close()
+            raise
+        manager._folder = folder
         return manager
 
     def record(self, messages: Messages, *, scope: Scope, at: Moments = None) -> list[LogRecord]:
@@ -439,12 +433,9 @@ class ContextManager:
     def close(self) -> None:
         """Close what `open` opened and remove a temporary folder; again does nothing."""
         with self._closing:
-            owned, self._owned = self._owned, []
-            for store in owned:
-                store.close()
-            if self._folder is not None:
-                self._folder.cleanup()
-                self._folder = None
+            folder, self._folder = self._folder, None
+            if folder is not None:
+                folder.close()
 
     async def aclose(self) -> None:
         """`close` on an event loop."""
@@ -492,9 +483,3 @@ def _budget_of(
     if budget is not None or model is None:
         return budget
     return ContextBudget.for_model(model)
-
-
-def _folder(path: object) -> Path:
-    if isinstance(path, str | Path) and str(path):
-        return Path(path)
-    raise ValueError(f"path must name a folder or be None, got {path!r}")

@@ -98,8 +98,6 @@ _Embeddings = Annotated[
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _DATA_DEFAULT = Path("ctxmgr-data")
-_LOG = "log.sqlite3"
-"""The log's file in a data folder (see `ContextManager.open`)."""
 _MODEL_DEFAULT = "gpt-4o-mini"
 
 
@@ -228,12 +226,12 @@ def history(
     *, tenant: _Tenant, thread: _Thread, data: _Data = _DATA_DEFAULT, as_json: _Json = False
 ) -> None:
     """Print everything ever recorded in a thread; as JSON Lines that FILE arguments take."""
+    from langchain_ctxmgr.folder import log_in
     from langchain_ctxmgr.records import Scope
-    from langchain_ctxmgr.storage.sqlite import SqliteLog
 
     console = output.console()
     scope = Scope(tenant_id=tenant, thread_id=thread)
-    with closing(SqliteLog(_existing(data) / _LOG)) as log:
+    with closing(log_in(_existing(data))) as log:
         entry = None
         for entry in log.history(scope):
             if as_json:
@@ -340,7 +338,9 @@ def _opened(
 
 def _existing(data: Path) -> Path:
     """`data`, where something was recorded: looking must not make an empty folder."""
-    if not (data / _LOG).is_file():
+    from langchain_ctxmgr.folder import LOG_FILE
+
+    if not (data / LOG_FILE).is_file():
         raise ValueError(f"nothing is recorded in {data}; --data names the folder")
     return data
 

@@ -7,6 +7,7 @@ import shutil
 import socket
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
@@ -150,6 +151,8 @@ def _folder(data: Path) -> Iterator[Check]:
     if not data.is_dir():
         yield Check(name="data folder", state=State.OK, found=f"{data} does not exist yet")
         return
+    from langchain_ctxmgr.folder import VECTORS_FOLDER
+
     free = shutil.disk_usage(data).free
     yield Check(
         name="data folder",
@@ -158,16 +161,18 @@ def _folder(data: Path) -> Iterator[Check]:
         mend=None if free >= _LOW_DISK_BYTES else "free some space before recording more",
     )
     yield from map(
-        _ownership, sorted(path for path in (data / "vectors").glob("*") if path.is_dir())
+        _ownership, sorted(path for path in (data / VECTORS_FOLDER).glob("*") if path.is_dir())
     )
 
 
 def _ownership(vectors: Path) -> Check:
+    from langchain_ctxmgr.storage import edge_folder
     from langchain_ctxmgr.storage.edge import EdgeVectorStore
 
-    store = EdgeVectorStore(vectors)
     try:
-        store.setup()
+        index = edge_folder.read(vectors)
+        with closing(EdgeVectorStore(vectors, dense=None if index is None else index.dense)) as own:
+            own.setup()
     except ShardInUseError as error:
         return Check(
             name="vectors' owner",
@@ -177,8 +182,6 @@ def _ownership(vectors: Path) -> Check:
         )
     except StorageError as error:
         return Check(name="vectors' owner", state=State.DEGRADED, found=str(error))
-    finally:
-        store.close()
     return Check(name="vectors' owner", state=State.OK, found=f"free to take: {vectors}")
 
 

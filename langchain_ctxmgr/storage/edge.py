@@ -25,7 +25,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, cast
@@ -57,13 +57,19 @@ class EdgeVectorStore:
 
     Args:
         path: Folder of its own; made when missing.
-        dense: The embedding its dense vectors come from, None for keyword recall alone.
-            A folder is built for one embedding: another name or size is a `StorageError`.
+        dense: The embedding its dense vectors come from, None for keyword recall alone;
+            a function that says so is called at first use. A folder is built for one
+            embedding: another name or size is a `StorageError`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, dense: DenseVectors | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        dense: DenseVectors | Callable[[], DenseVectors] | None = None,
+    ) -> None:
         self.path = Path(path)
-        self._dense = dense
+        self._embedding = dense
         self._lock = threading.RLock()
         self._shard: edge.EdgeShard | None = None
         self._index: FolderIndex | None = None
@@ -76,8 +82,10 @@ class EdgeVectorStore:
 
     @property
     def dense(self) -> DenseVectors | None:
-        """The embedding it was opened for."""
-        return self._dense
+        """The embedding it is opened for."""
+        if callable(self._embedding):
+            self._embedding = self._embedding()
+        return self._embedding
 
     @property
     def index_id(self) -> str:
@@ -113,7 +121,7 @@ class EdgeVectorStore:
         Where more than `edge_shard.TIE_POINTS` share the score at the limit, Edge's scan
         decides which of them: the same ones for the same folder.
         """
-        asks = [edge_shard.checked_ask(scope, query, before_slot, self._dense) for query in queries]
+        asks = [edge_shard.checked_ask(scope, query, before_slot, self.dense) for query in queries]
         with self._opened() as shard:
             return edge_shard.search(shard, scope, asks) if any(asks) else [[] for _ in asks]
 
@@ -246,10 +254,10 @@ class EdgeVectorStore:
 
     def _first(self) -> tuple[FolderIndex, edge.EdgeShard | None]:
         name = edge_folder.new_shard_name()
-        index = FolderIndex(uuid=uuid.uuid4().hex, shard=name, dense=self._dense)
+        index = FolderIndex(uuid=uuid.uuid4().hex, shard=name, dense=self.dense)
         try:
             with edge_shard.storage_errors(f"create vectors in {self.path}"):
-                shard = edge_shard.created(self.path / name, self._dense)
+                shard = edge_shard.created(self.path / name, self.dense)
         except StorageError:
             if edge_folder.read(self.path) is None:
                 raise
@@ -288,10 +296,10 @@ class EdgeVectorStore:
             return
 
     def _check_dense(self, index: FolderIndex) -> None:
-        if index.dense != self._dense:
+        if index.dense != self.dense:
             raise StorageError(
                 f"{self.path} holds {_described(index.dense)} and was opened for "
-                f"{_described(self._dense)}; use another folder, or "
+                f"{_described(self.dense)}; use another folder, or "
                 f"rebuild this one with `ctxmgr reindex`"
             )
 
@@ -329,7 +337,7 @@ class EdgeVectorStore:
         ready: list[edge.Point] = []
         for start in range(0, len(points), SLICE_POINTS):
             ready += [
-                edge_shard.edge_point(point, self._dense)
+                edge_shard.edge_point(point, self.dense)
                 for point in points[start : start + SLICE_POINTS]
             ]
             if len(points) > SLICE_POINTS:
@@ -378,7 +386,7 @@ class EdgeVectorStore:
                 return
             turn = self._erased
             name = edge_folder.new_shard_name()
-            self._next = fresh = edge_shard.created(self.path / name, self._dense)
+            self._next = fresh = edge_shard.created(self.path / name, self.dense)
         try:
             start: int | None = 1
             while start is not None:
