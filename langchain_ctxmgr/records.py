@@ -68,9 +68,11 @@ class Draft(NamedTuple):
     """Bit set of `analysis.Cue`: what recall wants to know without reading the text."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """What recall needs to weigh a recorded message without reading it."""
+class Turn(NamedTuple):
+    """What recall needs to weigh a recorded message without reading it.
+
+    Thousands are made for one question, hence a tuple.
+    """
 
     seq: int
     """Place in the whole log, from 1: also the id of its point in the vector store."""
@@ -91,9 +93,23 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LogRecord(Turn):
-    """One row of the message log, as appended; rows are never changed."""
+class LogRecord:
+    """One row of the message log, as appended; rows are never changed.
 
+    The fields up to `cues` are those of its `Turn`.
+    """
+
+    seq: int
+    thread_id: str
+    slot: int
+    branch: int
+    session: int
+    role: str
+    speaker: str | None
+    at: datetime
+    tokens: int
+    importance: float
+    cues: int
     tenant_id: str
     user_id: str | None
     position: int

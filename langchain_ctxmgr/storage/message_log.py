@@ -155,7 +155,7 @@ class MessageLog(Protocol):
         """`fetch` without texts and without superseded revisions."""
         ...
 
-    def top(self, branch: Branch, *, before_slot: int, limit: int) -> list[LogRecord]:
+    def top(self, branch: Branch, *, before_slot: int, limit: int) -> list[Turn]:
         """The most important human, ai and tool messages with terms, first come first at ties.
 
         As first recorded or last revised, like `read`.
@@ -262,7 +262,7 @@ class MessageLog(Protocol):
         """`turns` without blocking the event loop."""
         ...
 
-    async def atop(self, branch: Branch, *, before_slot: int, limit: int) -> list[LogRecord]:
+    async def atop(self, branch: Branch, *, before_slot: int, limit: int) -> list[Turn]:
         """`top` without blocking the event loop."""
         ...
 

@@ -188,11 +188,11 @@ class SqliteLog:
             lambda c: reads.turns(c, scope, seqs), quick=len(seqs) <= _QUICK_TURNS
         )
 
-    def top(self, branch: Branch, *, before_slot: int, limit: int) -> list[LogRecord]:
+    def top(self, branch: Branch, *, before_slot: int, limit: int) -> list[Turn]:
         """The most important human, ai and tool messages with terms, ties by slot."""
         return self._database.read(lambda c: reads.top(c, branch, before_slot, limit))
 
-    async def atop(self, branch: Branch, *, before_slot: int, limit: int) -> list[LogRecord]:
+    async def atop(self, branch: Branch, *, before_slot: int, limit: int) -> list[Turn]:
         """`top` without blocking the event loop."""
         return await self._database.aread(
             lambda c: reads.top(c, branch, before_slot, limit), quick=limit <= _QUICK_ROWS

@@ -158,7 +158,7 @@ def turns(connection: Connection, scope: Scope, seqs: Sequence[int]) -> list[Tur
     return [turn_of(row) for row in rows]
 
 
-def top(connection: Connection, line: Branch, before_slot: int, limit: int) -> list[LogRecord]:
+def top(connection: Connection, line: Branch, before_slot: int, limit: int) -> list[Turn]:
     """See `MessageLog.top`."""
     key = thread_key(connection, line.tenant_id, line.thread_id)
     if key is None:
@@ -173,7 +173,7 @@ def top(connection: Connection, line: Branch, before_slot: int, limit: int) -> l
             (key, span.branch, min(span.last_slot, before_slot - 1), limit),
         )
     scope = Scope(tenant_id=line.tenant_id, thread_id=line.thread_id)
-    return fetch(connection, scope, [seq for _, _, seq in nsmallest(limit, ranked)])
+    return turns(connection, scope, [seq for _, _, seq in nsmallest(limit, ranked)])
 
 
 def pending(connection: Connection, after_seq: int, limit: int) -> list[IndexEntry]:

@@ -38,17 +38,17 @@ def turn_of(row: Row) -> Turn:
     """A row of `TURN_COLUMNS` as a value."""
     seq, thread_id, slot, branch, session, role, speaker, at, tokens, importance, cues = row
     return Turn(
-        seq=seq,
-        thread_id=thread_id,
-        slot=slot,
-        branch=branch,
-        session=session,
-        role=role,
-        speaker=None if speaker is None else text_of(speaker),
-        at=EPOCH + timedelta(microseconds=at),
-        tokens=tokens,
-        importance=importance,
-        cues=cues,
+        seq,
+        thread_id,
+        slot,
+        branch,
+        session,
+        role,
+        None if speaker is None else text_of(speaker),
+        EPOCH + timedelta(microseconds=at),
+        tokens,
+        importance,
+        cues,
     )
 
 

@@ -46,7 +46,7 @@ SUMMARY_SOURCES = 64
 """A summary is drawn from this many of the most important messages before the window."""
 TOOL_TRAFFIC_SHARE = 0.25
 """Of the budget, left free of recalled text when tools are given: their results come next."""
-_SUMMARIES_KEPT = 256
+_QUOTES_KEPT = 256
 _CHOICE = "recalled"
 _SYSTEM_ROLES = frozenset({"system", "SystemMessageChunk"})
 
@@ -90,22 +90,22 @@ class View(NamedTuple):
 
 
 class _Quote(NamedTuple):
-    """The summary and the records it was drawn from."""
+    """A summary and the importance it carries."""
 
     summary: Summary
-    sources: Sequence[LogRecord]
+    importance: float
 
-    @property
-    def importance(self) -> float:
-        """Of each source it quotes, the share of the tokens that the summary has room for."""
-        quoted = set(self.summary.source_ids)
-        used = [record for record in self.sources if record.message_id in quoted]
+    @classmethod
+    def of(cls, summary: Summary, sources: Sequence[LogRecord]) -> _Quote:
+        """Of each source that is quoted, the share of the tokens that the summary has room for."""
+        quoted = set(summary.source_ids)
+        used = [record for record in sources if record.message_id in quoted]
         whole = sum(record.tokens for record in used)
-        share = min(1.0, self.summary.tokens / whole) if whole else 0.0
-        return share * sum(record.importance for record in used)
+        share = min(1.0, summary.tokens / whole) if whole else 0.0
+        return cls(summary, share * sum(record.importance for record in used))
 
 
-_NO_QUOTE = _Quote(EMPTY, ())
+_NO_QUOTE = _Quote(EMPTY, 0.0)
 
 
 class _Chosen(NamedTuple):
@@ -147,7 +147,7 @@ class ViewBuilder:
         self._recall = recall
         self._summarizer = summarizer
         self._counter = counter
-        self._summaries: OrderedDict[tuple[int, ...], Summary] = OrderedDict()
+        self._quotes: OrderedDict[tuple[int, ...], _Quote] = OrderedDict()
 
     def build(self, request: ViewRequest) -> Plan[View]:
         """The view for `request`, never over its `max_tokens`.
@@ -235,7 +235,7 @@ class ViewBuilder:
 
     def forget(self) -> None:
         """Drop the summaries made so far: what they were drawn from may be erased."""
-        self._summaries.clear()
+        self._quotes.clear()
 
     def _recorded_system(self, branch: Branch) -> Plan[BaseMessage | None]:
         """The newest recorded system message: it stands where the host gives none."""
@@ -251,15 +251,18 @@ class ViewBuilder:
         best = yield from call(
             self._log.top, branch, before_slot=window.start_slot, limit=SUMMARY_SOURCES
         )
-        sources = sorted(best, key=lambda record: record.slot)
-        key = (max_tokens, *(record.seq for record in sources))
-        summary = self._summaries.get(key)
-        if summary is None:
+        seqs = sorted(turn.seq for turn in best)
+        key = (max_tokens, *seqs)
+        quote = self._quotes.get(key)
+        if quote is None:
+            scope = Scope(tenant_id=branch.tenant_id, thread_id=branch.thread_id)
+            records = yield from call(self._log.fetch, scope, seqs)
+            sources = sorted(records, key=lambda record: record.slot)
             summary = self._summarizer.summarize(sources, max_tokens, self._counter)
-            self._summaries[key] = summary
-            if len(self._summaries) > _SUMMARIES_KEPT:
-                self._summaries.popitem(last=False)
-        return _Quote(summary, sources)
+            quote = self._quotes[key] = _Quote.of(summary, sources)
+            if len(self._quotes) > _QUOTES_KEPT:
+                self._quotes.popitem(last=False)
+        return quote
 
     def _choose(
         self, request: ViewRequest, turn: CurrentTurn, window: Window, room: int, limit: int
