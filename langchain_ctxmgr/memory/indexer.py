@@ -79,8 +79,7 @@ class Indexer:
         if not self._busy.acquire(blocking=False):
             return Progress(indexed=0, remaining=0)
         try:
-            if self._embedder is not None:
-                yield from self._embedder.learn()
+            yield from self._learn()
             done = yield from self._run(self._vectors, limit, progress)
             self._store.worked()
         except Exception as error:  # noqa: BLE001 - the boundary this docstring names
@@ -114,6 +113,15 @@ class Indexer:
             return 0
         self._erased.append(scope)
         return (yield from call(self._vectors.delete, scope))
+
+    def _learn(self) -> Plan[None]:
+        """Learn the size of the vectors before the index is opened for it."""
+        if self._embedder is None or not self._encoder.is_closed:
+            return
+        try:
+            yield from self._embedder.learn()
+        except Exception as error:  # noqa: BLE001 - any model may be behind it; see catch_up
+            self._encoder.failed(error)
 
     def _run(
         self,

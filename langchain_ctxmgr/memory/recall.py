@@ -26,7 +26,7 @@ from langchain_ctxmgr.memory.packing import Considered, Packing
 from langchain_ctxmgr.memory.query import Question, read_question
 from langchain_ctxmgr.memory.scoring import NEIGHBOURS, Arms, Scored, score
 from langchain_ctxmgr.records import Branch, Memory, Scope, Turn
-from langchain_ctxmgr.storage.message_log import MessageLog
+from langchain_ctxmgr.storage.message_log import MessageLog, TermHit
 from langchain_ctxmgr.storage.vectors import (
     BM25,
     DENSE,
@@ -81,6 +81,18 @@ class _Hits:
         scores = self.arms.setdefault(arm, {})
         for hit in hits:
             scores[hit.id] = max(hit.score, scores.get(hit.id, hit.score))
+
+    def add_tail(self, tail: Sequence[TermHit]) -> None:
+        """Hits that the index does not hold yet, best first.
+
+        How rare a word is among the few newest turns says nothing, so the best of them is
+        put level with the best of the index.
+        """
+        for arm in _KEYWORD_ARMS:
+            best = max(self.arms.get(arm, {}).values(), default=0.0)
+            scale = best / tail[0].score if best and tail else 1.0
+            self.add(arm, [Hit(hit.seq, hit.score * scale) for hit in tail])
+        self.unindexed.update(hit.seq for hit in tail)
 
     def seqs(self) -> list[int]:
         return sorted({seq for scores in self.arms.values() for seq in scores})
@@ -204,9 +216,7 @@ class Recall:
             tail = yield from call(
                 self._log.search, scope, read.terms, limit=limit, after_seq=after_seq
             )
-            for arm in _KEYWORD_ARMS:
-                hits.add(arm, (Hit(seq, value) for seq, value in tail))
-            hits.unindexed.update(seq for seq, _ in tail)
+            hits.add_tail(tail)
         return hits
 
     def _dense_hits(

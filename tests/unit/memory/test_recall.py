@@ -1,0 +1,343 @@
+"""Indexing and recall over a real log and a real index."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from langchain_core.embeddings import Embeddings
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+
+from langchain_ctxmgr._plans import arun, run
+from langchain_ctxmgr.analysis import cues, message_text, terms, words
+from langchain_ctxmgr.budget.tokens import counter_for
+from langchain_ctxmgr.errors import StorageError
+from langchain_ctxmgr.events import CaughtUp, Degraded, Event
+from langchain_ctxmgr.memory.embeddings import Embedder
+from langchain_ctxmgr.memory.indexer import BATCH, Indexer
+from langchain_ctxmgr.memory.recall import Recall, Recalled
+from langchain_ctxmgr.memory.retriever import MemoryRetriever
+from langchain_ctxmgr.records import Draft, Memory, Scope
+from langchain_ctxmgr.storage.edge import EdgeVectorStore
+from langchain_ctxmgr.storage.sqlite import SqliteLog
+from langchain_ctxmgr.storage.vectors import DENSE, DenseVectors, VectorStore
+
+COUNTER = counter_for("gpt-4o-mini")
+START = datetime(2025, 5, 1, 9, tzinfo=UTC)
+SCOPE = Scope(tenant_id="acme", thread_id="t")
+
+
+class BagOfWords(Embeddings):
+    """A model whose similarity is the share of common words; fails on demand."""
+
+    down = False
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        if self.down:
+            raise ConnectionError("model is down")
+        return [self._vector(text) for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.embed_documents([text])[0]
+
+    def _vector(self, text: str) -> list[float]:
+        vector = np.full(64, 1e-3)
+        for word in words(text):
+            vector[hashlib.sha256(word.encode()).digest()[0] % 64] += 1
+        return (vector / np.linalg.norm(vector)).tolist()
+
+
+class Broken:
+    """A vector store that is down."""
+
+    calls = 0
+
+    def __getattr__(self, name: str):
+        self.calls += 1
+        raise StorageError("the vectors are down")
+
+
+class Bench:
+    """A log, an index and what happened."""
+
+    def __init__(self, log: SqliteLog, vectors: VectorStore | None, model: Embeddings | None):
+        self.events: list[Event] = []
+        self.log, self.vectors, self.model = log, vectors, model
+        embedder = None if model is None else Embedder(model, "words")
+        listeners = (self.events.append,)
+        self.indexer = Indexer(log, vectors, embedder, listeners=listeners)
+        self.recall = Recall(log, vectors, embedder, COUNTER, listeners=listeners)
+
+    def say(self, *texts: str, scope: Scope = SCOPE, speakers: Sequence[str] = ("Ada", "Ben")):
+        kinds = (HumanMessage, AIMessage)
+        first = self.log.tenant_stats(scope).records
+        messages = [
+            kinds[(first + i) % 2](text, name=speakers[(first + i) % 2])
+            for i, text in enumerate(texts)
+        ]
+        self.append(messages, scope=scope, first=first)
+
+    def append(self, messages: Sequence[BaseMessage], *, scope: Scope = SCOPE, first: int = 0):
+        drafts = [
+            Draft(
+                message=message,
+                at=START + timedelta(minutes=first + i),
+                tokens=COUNTER.message(message),
+                encoding=COUNTER.name,
+                importance=0.5,
+                terms=terms(message_text(message)),
+                cues=int(cues(message_text(message))),
+            )
+            for i, message in enumerate(messages)
+        ]
+        self.log.append(scope, drafts)
+
+    def find(self, question: str, *, scope: Scope = SCOPE, **settings) -> Recalled:
+        asked_at = START + timedelta(days=1)
+        return run(self.recall.find(scope, question, asked_at=asked_at, **settings))
+
+    def texts(self, question: str, **settings) -> list[str]:
+        return [memory.text for memory in self.find(question, **settings).memories]
+
+    @property
+    def degraded(self) -> list[str]:
+        return [event.part for event in self.events if isinstance(event, Degraded)]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[SqliteLog]:
+    log = SqliteLog(tmp_path / "log.sqlite3")
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def words_only(log: SqliteLog, tmp_path: Path) -> Iterator[Bench]:
+    vectors = EdgeVectorStore(tmp_path / "vectors")
+    yield Bench(log, vectors, None)
+    vectors.close()
+
+
+@pytest.fixture
+def bench(log: SqliteLog, tmp_path: Path) -> Iterator[Bench]:
+    vectors = EdgeVectorStore(tmp_path / "vectors", dense=DenseVectors(name="words", size=64))
+    yield Bench(log, vectors, BagOfWords())
+    vectors.close()
+
+
+CHAT = (
+    "The weather was fine.",
+    "My boat is called Petrel.",
+    "We painted the fence.",
+    "I bought a green kettle.",
+    "The bus was late.",
+    "I keep bees behind the house.",
+)
+
+
+class TestRecall:
+    @pytest.mark.parametrize("fixture", ["words_only", "bench"])
+    def test_the_turn_that_answers_comes_first(self, fixture: str, request):
+        bench: Bench = request.getfixturevalue(fixture)
+        bench.say(*CHAT)
+        run(bench.indexer.catch_up())
+        assert bench.texts("What is Ben's boat called?", k=1) == [CHAT[1]]
+
+    def test_what_was_just_said_is_found_before_it_is_indexed(self, words_only: Bench):
+        words_only.say(*CHAT, "I saw a kayak.")
+        run(words_only.indexer.catch_up())
+        words_only.say("The colour of my kayak is orange.")
+        found = words_only.texts("What colour is the kayak?", k=2)
+        assert set(found) == {"The colour of my kayak is orange.", "I saw a kayak."}
+
+    def test_an_answer_without_the_words_is_found_beside_its_question(self, words_only: Bench):
+        words_only.say(*CHAT, "Where do you moor the boat?", "Down by the mill.", *CHAT)
+        run(words_only.indexer.catch_up())
+        assert "Down by the mill." in words_only.texts("Where does he moor it?", k=2)
+
+    def test_the_block_stays_within_its_budget(self, bench: Bench):
+        bench.say(*CHAT * 5)
+        run(bench.indexer.catch_up())
+        for max_tokens in (0, 20, 40, 80, 160):
+            found = bench.find("boat fence kettle bees", max_tokens=max_tokens)
+            assert COUNTER.text(found.block) <= found.tokens <= max_tokens
+
+    def test_the_view_is_not_recalled_a_second_time(self, bench: Bench):
+        bench.say(*CHAT)
+        run(bench.indexer.catch_up())
+        assert CHAT[5] not in bench.texts("Where are the bees?", before_slot=5)
+
+    def test_another_branch_is_not_recalled(self, bench: Bench):
+        bench.append([HumanMessage(text, id=f"m{i}") for i, text in enumerate(CHAT)])
+        fork = [HumanMessage(CHAT[0], id="m0"), HumanMessage("My boat is Heron.", id="f")]
+        bench.append(fork)
+        run(bench.indexer.catch_up())
+        branch = bench.log.branch(SCOPE)
+        assert bench.texts("boat?", branch=branch) == ["My boat is Heron.", CHAT[0]]
+
+    def test_a_revised_message_is_recalled_as_it_is_now(self, bench: Bench):
+        bench.append([HumanMessage("The code is 1111.", id="m0")])
+        bench.append([HumanMessage("The code is 2222.", id="m0")])
+        run(bench.indexer.catch_up())
+        assert bench.texts("What is the code?") == ["The code is 2222."]
+
+    def test_tenants_and_threads_stay_apart(self, bench: Bench):
+        others = [Scope(tenant_id="other", thread_id="t"), Scope(tenant_id="acme", thread_id="u")]
+        for other in others:
+            bench.say("My boat is secret.", scope=other)
+        bench.say(*CHAT)
+        run(bench.indexer.catch_up())
+        bench.say("boats", scope=others[0])
+        assert not any("secret" in text for text in bench.texts("boat", k=20))
+        found = bench.texts("boat", scope=Scope(tenant_id="acme"), k=20)
+        assert "My boat is secret." in found
+        assert "boats" not in found
+
+    def test_no_tenant_is_an_error_and_not_a_degradation(self, bench: Bench):
+        with pytest.raises(ValueError, match="tenant_id"):
+            bench.find("boat", scope=Scope(thread_id="t"))
+        assert bench.degraded == []
+
+    def test_each_memory_says_how_it_was_found(self, bench: Bench):
+        bench.say(*CHAT)
+        run(bench.indexer.catch_up())
+        (memory,) = bench.find("What is the boat called?", k=1).memories
+        assert {"terms", "dense", "session"} <= memory.arms.keys()
+        assert sum(memory.arms.values()) == pytest.approx(memory.score, abs=0.01)
+        assert (memory.slot, memory.speaker, memory.role) == (1, "Ben", "ai")
+
+    def test_words_that_nobody_said_recall_nothing(self, words_only: Bench):
+        words_only.say(*CHAT)
+        run(words_only.indexer.catch_up())
+        assert words_only.find("Zeppelin?").memories == ()
+        assert words_only.find("").block == ""
+
+    async def test_blocking_and_async_find_the_same(self, bench: Bench):
+        bench.say(*CHAT)
+        assert (await arun(bench.indexer.catch_up())).indexed == len(CHAT)
+        asked_at = START + timedelta(days=1)
+        found = await arun(bench.recall.find(SCOPE, "bees?", asked_at=asked_at, max_tokens=60))
+        assert found == bench.find("bees?", max_tokens=60)
+
+
+class TestDegraded:
+    def test_without_the_index_the_log_is_searched_and_it_is_told_once(self, log: SqliteLog):
+        store = Broken()
+        bench = Bench(log, store, None)  # type: ignore[arg-type]
+        bench.say(*CHAT)
+        for _ in range(3):
+            assert bench.texts("What is the boat called?", k=1) == [CHAT[1]]
+        assert bench.degraded == ["vectors"]
+        assert store.calls == 1
+
+    def test_without_the_model_keywords_recall(self, bench: Bench):
+        bench.say(*CHAT)
+        run(bench.indexer.catch_up())
+        bench.model.down = True
+        assert bench.texts("What is the boat called?", k=1) == [CHAT[1]]
+        assert bench.degraded == ["embeddings"]
+
+
+class TestIndexer:
+    def test_it_takes_in_what_is_new_and_nothing_twice(self, bench: Bench):
+        bench.say(*CHAT)
+        assert run(bench.indexer.catch_up()).indexed == len(CHAT)
+        assert run(bench.indexer.catch_up()).indexed == 0
+        assert bench.vectors.count(SCOPE) == len(CHAT)
+        assert bench.events == [CaughtUp(indexed=len(CHAT), remaining=0)]
+
+    def test_a_long_backlog_is_taken_in_steps(self, bench: Bench):
+        bench.say(*(f"Line {i}." for i in range(BATCH + 20)))
+        seen: list[tuple[int, int]] = []
+        first = run(bench.indexer.catch_up(limit=10))
+        assert (first.indexed, first.remaining) == (10, BATCH + 10)
+        rest = run(bench.indexer.catch_up(progress=lambda *at: seen.append(at)))
+        assert (rest.indexed, rest.remaining) == (BATCH + 10, 0)
+        assert seen == [(BATCH, BATCH + 10), (BATCH + 10, BATCH + 10)]
+
+    def test_embeddings_that_were_missing_are_caught_up(self, bench: Bench, monkeypatch):
+        bench.model.down = True
+        bench.say(*CHAT)
+        assert run(bench.indexer.catch_up()).indexed == len(CHAT)
+        assert not any(DENSE in point.dense for point in bench.vectors.scroll(SCOPE))
+        assert bench.degraded == ["embeddings"]
+        bench.model.down = False
+        monkeypatch.setattr("langchain_ctxmgr.memory.breaker.REST_SECONDS", 0.0)
+        bench.indexer._encoder.failed(ConnectionError())
+        assert run(bench.indexer.catch_up()).remaining == 0
+        assert all(DENSE in point.dense for point in bench.vectors.scroll(SCOPE))
+
+    def test_a_new_index_is_filled_from_the_start(self, bench: Bench):
+        bench.say(*CHAT)
+        run(bench.indexer.catch_up())
+        bench.vectors.drop()
+        assert run(bench.indexer.catch_up()).indexed == len(CHAT)
+
+    def test_a_store_that_is_down_leaves_the_watermark(self, log: SqliteLog):
+        bench = Bench(log, Broken(), None)  # type: ignore[arg-type]
+        bench.say(*CHAT)
+        assert run(bench.indexer.catch_up()).indexed == 0
+        assert bench.degraded == ["vectors"]
+
+    def test_what_is_erased_while_it_is_indexed_is_gone(self, bench: Bench):
+        bench.say(*CHAT)
+
+        class Erasing(BagOfWords):
+            def embed_documents(self, texts: list[str]) -> list[list[float]]:
+                bench.log.erase(SCOPE)
+                run(bench.indexer.erase(SCOPE))
+                return super().embed_documents(texts)
+
+        bench.indexer._embedder.model = Erasing()
+        run(bench.indexer.catch_up())
+        assert bench.vectors.count(SCOPE) == 0
+
+
+class FakeManager:
+    def recall(self, query: str, *, scope: Scope, k: int, max_tokens: int | None) -> list[Memory]:
+        return [
+            Memory(
+                id="m1",
+                thread_id=scope.thread_id or "",
+                kind="episodic",
+                text=f"{query} {k} {max_tokens}",
+                role="human",
+                speaker="Ada",
+                at=START,
+                score=1.5,
+                tokens=3,
+                slot=4,
+                session=0,
+            )
+        ]
+
+    async def arecall(self, query: str, **settings) -> list[Memory]:
+        return self.recall(query, **settings)
+
+
+class TestMemoryRetriever:
+    async def test_memories_become_documents(self):
+        retriever = MemoryRetriever(manager=FakeManager(), scope=SCOPE, k=3)
+        (document,) = retriever.invoke("boat?")
+        assert document.page_content == "boat? 3 None"
+        assert document.id == "m1"
+        assert document.metadata == {
+            "id": "m1",
+            "thread_id": "t",
+            "at": START,
+            "role": "human",
+            "speaker": "Ada",
+            "score": 1.5,
+            "slot": 4,
+            "is_excerpt": False,
+        }
+        assert await retriever.ainvoke("boat?") == [document]
+
+    def test_its_scope_cannot_be_exchanged(self):
+        retriever = MemoryRetriever(manager=FakeManager(), scope=SCOPE)
+        with pytest.raises(ValueError, match="frozen"):
+            retriever.scope = Scope(tenant_id="other")

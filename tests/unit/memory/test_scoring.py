@@ -1,0 +1,112 @@
+"""How arms and cues add up."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langchain_ctxmgr.analysis import Cue
+from langchain_ctxmgr.memory.query import read_question
+from langchain_ctxmgr.memory.scoring import Arms, Scored, score
+from langchain_ctxmgr.records import Turn
+
+START = datetime(2025, 5, 1, 9, tzinfo=UTC)
+
+
+def turns(count: int) -> list[Turn]:
+    return [
+        Turn(
+            seq=slot + 1,
+            thread_id="t",
+            slot=slot,
+            branch=0,
+            session=slot // 5,
+            role="human",
+            speaker=None,
+            at=START + timedelta(days=slot),
+            tokens=20,
+            importance=0.5,
+            cues=0,
+        )
+        for slot in range(count)
+    ]
+
+
+def scored(asked: str, given_turns: list[Turn], keywords: list[float], **settings) -> Scored:
+    people = {turn.speaker for turn in given_turns if turn.speaker}
+    question = read_question(asked, participants=people, asked_at=START + timedelta(days=90))
+    column = np.array(keywords, dtype=float)
+    return score(
+        question, given_turns, Arms(column, column, settings.pop("dense", None)), **settings
+    )
+
+
+class TestScore:
+    def test_the_best_match_wins(self):
+        assert scored("harbour?", turns(4), [0, 3, 1, 0]).total.argmax() == 1
+
+    def test_an_answer_next_to_a_match_beats_a_stranger(self):
+        total = scored("harbour?", turns(12), [0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).total
+        assert total[2] > total[9]
+
+    def test_a_long_turn_must_be_worth_its_tokens(self):
+        some = turns(4)
+        some[1] = some[1]._replace(tokens=2_000)
+        keywords = [0.0, 3.0, 2.9, 0.0]
+        assert scored("harbour?", some, keywords).total.argmax() == 2
+        assert scored("harbour?", some, keywords, priced=False).total.argmax() == 1
+
+    def test_the_named_speaker_is_preferred(self):
+        some = [turn._replace(speaker="Ada" if turn.slot % 2 else "Ben") for turn in turns(6)]
+        found = scored("Where is Ada's harbour?", some, [0, 0, 1, 1, 0, 0])
+        assert found.total[3] > found.total[2]
+        assert "speaker" not in scored("Where are Ada and Ben?", some, [0] * 6).parts
+
+    def test_the_date_asked_for_counts(self):
+        found = scored("What happened on 20 May 2025?", turns(40), [1.0] * 40)
+        assert found.total.argmax() in range(16, 23)
+
+    def test_a_time_is_looked_for_where_it_is_said(self):
+        some = turns(4)
+        some[2] = some[2]._replace(cues=int(Cue.TIME))
+        assert scored("When was it?", some, [1.0] * 4).total.argmax() == 2
+
+    def test_an_assistant_counts_less_unless_it_is_asked_for(self):
+        some = [turn._replace(role="ai" if turn.slot % 2 else "human") for turn in turns(4)]
+        keywords = [0.0, 1.0, 1.0, 0.0]
+        told = scored("Which harbour?", some, keywords)
+        asked = scored("Which harbour did you recommend?", some, keywords)
+        assert told.total[2] - told.total[1] > asked.total[2] - asked.total[1] > 0
+
+    def test_between_people_nobody_is_a_machine(self):
+        some = [
+            turn._replace(role="ai" if turn.slot % 2 else "human", speaker=f"P{turn.slot % 2}")
+            for turn in turns(4)
+        ]
+        assert not scored("harbour?", some, [0, 1, 1, 0]).parts["machine"].any()
+
+    def test_a_persona_with_a_name_is_still_a_machine(self):
+        some = [
+            t._replace(role="ai" if t.slot % 2 else "human", speaker="Ada" if t.slot % 2 else None)
+            for t in turns(4)
+        ]
+        assert scored("harbour?", some, [0, 1, 1, 0]).parts["machine"].any()
+
+    @given(
+        st.lists(
+            st.tuples(st.floats(0, 50) | st.just(np.nan), st.floats(-1, 1) | st.just(np.nan)),
+            min_size=1,
+            max_size=30,
+        )
+    )
+    def test_every_candidate_has_a_score_that_is_the_sum_of_its_parts(self, cells):
+        dense = np.array([cell[1] for cell in cells])
+        keywords = [cell[0] for cell in cells]
+        settings = {} if np.isnan(dense).all() else {"dense": dense}
+        found = scored("When was the harbour built?", turns(len(cells)), keywords, **settings)
+        assert np.isfinite(found.total).all()
+        total, parts = found.of(0)
+        assert abs(total - sum(parts.values())) < 0.01
