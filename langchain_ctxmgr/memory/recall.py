@@ -51,6 +51,7 @@ PAGE = 32
 
 _ROLES = frozenset({"human", "ai", "tool", "function", "chat"})
 _KEYWORD_ARMS = (BM25, TERMS)
+_LEADING_ARMS = (BM25, DENSE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,8 @@ class _Hits:
         the log is asked for them.
         """
         seqs = set(self.seqs())
-        for scores in self.arms.values():
+        for arm in _LEADING_ARMS:
+            scores = self.arms.get(arm, {})
             best = nsmallest(NEAR_BEST, scores, key=lambda seq: (-scores[seq], seq))
             for step in range(1, NEIGHBOURS + 1):
                 seqs.update(seq - step for seq in best)

@@ -94,7 +94,7 @@ class Scored(NamedTuple):
 
     def of(self, row: int) -> tuple[float, dict[str, float]]:
         """The score of one candidate and its parts."""
-        parts = {name: round(float(column[row]), 4) for name, column in self.parts.items()}
+        parts = {name: float(column[row]) for name, column in self.parts.items()}
         return float(self.total[row]), parts
 
 
