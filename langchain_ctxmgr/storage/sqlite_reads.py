@@ -21,6 +21,7 @@ from langchain_ctxmgr.storage.sqlite_rows import (
     RECORD_COLUMNS,
     RECORD_TABLES,
     TURN_COLUMNS,
+    Row,
     bytes_of,
     record_of,
     turn_of,
@@ -86,11 +87,11 @@ def read(
     key = thread_key(connection, line.tenant_id, line.thread_id)
     if key is None:
         return []
-    wanted = "" if roles is None else f" AND r.role IN ({_marks(roles)})"
+    order = "DESC" if newest_first else "ASC"
     statement = (
         f"SELECT {RECORD_COLUMNS} FROM {RECORD_TABLES} WHERE r.thread = ? AND r.branch = ? "
-        f"AND r.slot BETWEEN ? AND ? AND {NEWEST}{wanted} "
-        f"ORDER BY r.slot {'DESC' if newest_first else 'ASC'} LIMIT ?"
+        f"AND r.slot BETWEEN ? AND ? AND {NEWEST}{'' if roles is None else ' AND r.role = ?'} "
+        f"ORDER BY r.slot {order} LIMIT ?"
     )
     records: list[LogRecord] = []
     for span in reversed(line.spans) if newest_first else line.spans:
@@ -98,10 +99,20 @@ def read(
         room = _NO_LIMIT if limit is None else limit - len(records)
         if room == 0:
             break
-        if from_slot <= last:
-            where = (key, span.branch, from_slot, last, *(roles or ()), room)
-            records += map(record_of, connection.execute(statement, where))
+        if from_slot > last:
+            continue
+        where = (key, span.branch, from_slot, last)
+        # One query a role: each walks its index from the end asked for and stops at the limit.
+        asked = [(*where, room)] if roles is None else [(*where, role, room) for role in roles]
+        rows = [row for each in asked for row in connection.execute(statement, each)]
+        if len(asked) > 1:
+            rows.sort(key=_slot, reverse=newest_first)
+        records += map(record_of, rows if limit is None else rows[:room])
     return records
+
+
+def _slot(row: Row) -> int:
+    return row[2]
 
 
 def locate(connection: Connection, line: Branch, total_tokens: int) -> int | None:
@@ -237,7 +248,3 @@ def _at_slot(connection: Connection, key: int, span: Span) -> LogRecord | None:
         (key, *span),
     ).fetchone()
     return None if row is None else record_of(row)
-
-
-def _marks(values: Collection[str]) -> str:
-    return ", ".join("?" * len(values))

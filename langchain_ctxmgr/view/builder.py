@@ -48,7 +48,6 @@ TOOL_TRAFFIC_SHARE = 0.25
 """Of the budget, left free of recalled text when tools are given: their results come next."""
 _QUOTES_KEPT = 256
 _CHOICE = "recalled"
-_SYSTEM_ROLES = frozenset({"system", "SystemMessageChunk"})
 
 
 class Summarizer(Protocol):
@@ -240,7 +239,7 @@ class ViewBuilder:
     def _recorded_system(self, branch: Branch) -> Plan[BaseMessage | None]:
         """The newest recorded system message: it stands where the host gives none."""
         newest = yield from call(
-            self._log.read, branch, limit=1, newest_first=True, roles=_SYSTEM_ROLES
+            self._log.read, branch, limit=1, newest_first=True, roles=("system",)
         )
         return newest[0].message if newest else None
 

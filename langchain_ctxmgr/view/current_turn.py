@@ -18,7 +18,7 @@ from langchain_ctxmgr.prompt.validity import role_of
 from langchain_ctxmgr.records import Branch, LogRecord
 from langchain_ctxmgr.storage.message_log import SESSION_GAP, MessageLog
 
-_USER_ROLES = frozenset({"human", "HumanMessageChunk", "chat", "ChatMessageChunk"})
+_USER_ROLES = ("human", "chat")
 _PAGE = 8
 
 
