@@ -26,7 +26,7 @@ from langchain_ctxmgr.budget.calibration import Calibration, PromptSizes
 from langchain_ctxmgr.budget.costs import cost
 from langchain_ctxmgr.budget.tokens import counter_for
 from langchain_ctxmgr.compression.extractive import ExtractiveSummarizer
-from langchain_ctxmgr.errors import ContextOverflowError, StorageError
+from langchain_ctxmgr.errors import ContextOverflowError
 from langchain_ctxmgr.events import Listener, Recorded, emit
 from langchain_ctxmgr.intake import (
     Messages,
@@ -43,6 +43,8 @@ from langchain_ctxmgr.intake import (
 from langchain_ctxmgr.memory.embeddings import Embedder, embeddings_from
 from langchain_ctxmgr.memory.indexer import Indexer, Progress
 from langchain_ctxmgr.memory.recall import Recall
+from langchain_ctxmgr.prompt.layout import Order
+from langchain_ctxmgr.prompt.window import Selector
 from langchain_ctxmgr.records import (
     ErasureReceipt,
     LogRecord,
@@ -75,6 +77,10 @@ class ContextManager:
         embeddings: A LangChain `Embeddings`, `sentence-transformers:<name or path>`,
             `openai:<name>`, or None for keyword recall only.
         summarizer: Makes the summary of what lies before the window; None: extractive.
+        selection: Chooses what of the history is shown word for word (`prompt.window`:
+            `LastTurns`, `SlidingWindow`, …) and reads all of it; None: the full history
+            while it fits, then a window over the newest part that moves rarely.
+        order: In which order recalled messages are shown; as they were said by default.
         budget: By default the model's window.
         tenant_id: Binds one tenant; without it every scope must name one.
         listeners: Called with what happens (`events`).
@@ -89,6 +95,8 @@ class ContextManager:
         model: str | BaseChatModel | None = None,
         embeddings: Embeddings | str | Embedder | None = None,
         summarizer: Summarizer | None = None,
+        selection: Selector | None = None,
+        order: Order = Order.CACHE_STABLE,
         budget: ContextBudget | None = None,
         tenant_id: str | None = None,
         listeners: Sequence[Listener] = (),
@@ -105,10 +113,20 @@ class ContextManager:
         self._log = log
         embedder = embeddings if isinstance(embeddings, Embedder) else embeddings_from(embeddings)
         self._indexer = Indexer(log, vectors, embedder, listeners=self._listeners)
-        self._recall = Recall(log, vectors, embedder, self._counter, listeners=self._listeners)
-        self._vectors = vectors
+        self._recall = Recall(
+            log,
+            vectors,
+            embedder,
+            self._counter,
+            order=Order(order),
+            listeners=self._listeners,
+        )
         self._views = ViewBuilder(
-            log, self._recall, summarizer or ExtractiveSummarizer(), self._counter
+            log,
+            self._recall,
+            summarizer or ExtractiveSummarizer(),
+            self._counter,
+            selector=selection,
         )
         self._folder: Folder | None = None
         self._closing = threading.Lock()
@@ -404,17 +422,11 @@ class ContextManager:
         Raises:
             StorageError: If the vectors cannot be written, or another process owns them.
         """
-        return run(self._reindex(progress))
+        return run(self._indexer.rebuild(progress=progress))
 
     async def areindex(self, *, progress: Callable[[int, int], None] | None = None) -> Progress:
         """`reindex` on an event loop."""
-        return await arun(self._reindex(progress))
-
-    def _reindex(self, progress: Callable[[int, int], None] | None) -> Plan[Progress]:
-        if self._vectors is None:
-            raise StorageError("there are no vectors to rebuild: the manager was given none")
-        yield from call(self._vectors.drop)
-        return (yield from self._indexer.catch_up(progress=progress))
+        return await arun(self._indexer.rebuild(progress=progress))
 
     def stats(self, *, scope: Scope | None = None) -> dict[str, Any]:
         """Figures of this manager, and of a tenant or thread when one is named or bound.

@@ -91,6 +91,28 @@ class Indexer:
             emit(self._listeners, CaughtUp(indexed=done.indexed, remaining=done.remaining))
         return done
 
+    def rebuild(self, *, progress: Callable[[int, int], None] | None = None) -> Plan[Progress]:
+        """Empty the index and take in the whole log. Never degrades.
+
+        Raises:
+            StorageError: If there is no index, another process owns it, or it is being
+                written; the embedding model's own errors pass.
+        """
+        if self._vectors is None:
+            raise StorageError("there are no vectors to rebuild: the manager was given none")
+        if not self._busy.acquire(blocking=False):
+            raise StorageError("the vectors are being written; try again when that is done")
+        try:
+            if self._embedder is not None:
+                yield from self._embedder.learn()
+            yield from call(self._vectors.drop)
+            self._encoder.worked()
+            done = yield from self._run(self._vectors, None, progress)
+            self._store.worked()
+        finally:
+            self._busy.release()
+        return done
+
     def behind(self) -> Plan[int | None]:
         """How many records the index is behind the log, at most; None without an index."""
         if self._vectors is None or not self._store.is_closed:

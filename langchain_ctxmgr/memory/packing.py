@@ -14,7 +14,7 @@ from datetime import date
 
 from langchain_ctxmgr.analysis import message_text, sentences, terms
 from langchain_ctxmgr.budget.tokens import TokenCounter
-from langchain_ctxmgr.prompt.layout import RecalledBlock
+from langchain_ctxmgr.prompt.layout import Order, RecalledBlock
 from langchain_ctxmgr.records import LogRecord, Memory, Turn
 
 MIN_ROW_TOKENS = 10
@@ -50,6 +50,7 @@ class Packing:
         *,
         max_tokens: int | None,
         k: int | None,
+        order: Order = Order.CACHE_STABLE,
     ) -> None:
         self._counter = counter
         self._wanted = frozenset(question_terms)
@@ -57,7 +58,7 @@ class Packing:
         self._k = k
         self._may_cut = True
         self._shown: dict[tuple[str | None, str, date, str], str] = {}
-        self.block = RecalledBlock(counter)
+        self.block = RecalledBlock(counter, order)
         self.memories: list[Memory] = []
         self.considered: list[Considered] = []
         self.importance = 0.0

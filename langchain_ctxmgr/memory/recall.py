@@ -25,6 +25,7 @@ from langchain_ctxmgr.memory.embeddings import Embedder
 from langchain_ctxmgr.memory.packing import Considered, Packing
 from langchain_ctxmgr.memory.query import Question, read_question
 from langchain_ctxmgr.memory.scoring import NEIGHBOURS, Arms, Scored, score
+from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.records import Branch, Memory, Scope, Turn
 from langchain_ctxmgr.storage.message_log import MessageLog, TermHit
 from langchain_ctxmgr.storage.vectors import (
@@ -122,6 +123,7 @@ class Recall:
         vectors: The index over them; None for the log's own search alone.
         embedder: The model its dense vectors come from; None for keywords alone.
         counter: Prices what is recalled.
+        order: In which order what is recalled is shown.
         listeners: Told when a part fails and recall goes on without it.
     """
 
@@ -132,12 +134,14 @@ class Recall:
         embedder: Embedder | None,
         counter: TokenCounter,
         *,
+        order: Order = Order.CACHE_STABLE,
         listeners: tuple[Listener, ...] = (),
     ) -> None:
         self._log = log
         self._vectors = vectors
         self._embedder = embedder
         self._counter = counter
+        self._order = order
         self._store = Breaker("vectors", "keyword search in the log", listeners)
         self._encoder = Breaker("embeddings", "keyword recall", listeners)
 
@@ -186,7 +190,7 @@ class Recall:
         if not turns:
             return Recalled(memories=(), block="", tokens=0, importance=0.0, considered=())
         scored = score(named, turns, _arms(turns, hits), priced=max_tokens is not None)
-        packing = Packing(self._counter, named.terms, max_tokens=max_tokens, k=k)
+        packing = Packing(self._counter, named.terms, max_tokens=max_tokens, k=k, order=self._order)
         yield from self._pack(scope, turns, scored, packing)
         return Recalled(
             memories=tuple(packing.memories),

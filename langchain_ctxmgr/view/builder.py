@@ -29,6 +29,7 @@ from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.prompt.layout import assemble, prefix_digest
 from langchain_ctxmgr.prompt.turn import FittedTurn, Trim, fit_turn
 from langchain_ctxmgr.prompt.validity import Folded, fold
+from langchain_ctxmgr.prompt.window import Selector
 from langchain_ctxmgr.records import (
     Branch,
     ItemKind,
@@ -40,7 +41,7 @@ from langchain_ctxmgr.records import (
 )
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.view.current_turn import CurrentTurn, find_turn
-from langchain_ctxmgr.view.history import Window, full_history, recent_window
+from langchain_ctxmgr.view.history import Window, full_history, recent_window, selected_history
 
 SUMMARY_SOURCES = 64
 """A summary is drawn from this many of the most important messages before the window."""
@@ -140,8 +141,15 @@ class ViewBuilder:
     """Builds views from a log; safe to share between threads and tasks."""
 
     def __init__(
-        self, log: MessageLog, recall: Recall, summarizer: Summarizer, counter: TokenCounter
+        self,
+        log: MessageLog,
+        recall: Recall,
+        summarizer: Summarizer,
+        counter: TokenCounter,
+        *,
+        selector: Selector | None = None,
     ) -> None:
+        self._selector = selector
         self._log = log
         self._recall = recall
         self._summarizer = summarizer
@@ -176,16 +184,14 @@ class ViewBuilder:
         )
         room = request.max_tokens - fixed - fitted.tokens
         window: Window | None = None
-        if request.budget.keep_full_history:
+        if request.budget.keep_full_history and self._selector is None:
             window = yield from full_history(self._log, branch, turn, room, counter)
         quote, limit = _NO_QUOTE, 0
         if window is None:
             shares = request.budget.allocate(
                 request.max_tokens, fixed, is_live=turn.is_live(request.asked_at)
             )
-            window = yield from recent_window(
-                self._log, branch, turn, allowance=shares.history, room=room, counter=counter
-            )
+            window = yield from self._window(branch, turn, shares.history, room)
             room -= window.tokens
             quote = yield from self._quote(branch, window, min(shares.summary, room))
             room -= quote.summary.tokens
@@ -242,6 +248,24 @@ class ViewBuilder:
             self._log.read, branch, limit=1, newest_first=True, roles=("system",)
         )
         return newest[0].message if newest else None
+
+    def _window(self, branch: Branch, turn: CurrentTurn, allowance: int, room: int) -> Plan[Window]:
+        if self._selector is None:
+            return (
+                yield from recent_window(
+                    self._log, branch, turn, allowance=allowance, room=room, counter=self._counter
+                )
+            )
+        return (
+            yield from selected_history(
+                self._log,
+                branch,
+                turn,
+                self._selector,
+                allowance=min(allowance, room),
+                counter=self._counter,
+            )
+        )
 
     def _quote(self, branch: Branch, window: Window, max_tokens: int) -> Plan[_Quote]:
         """What stands for the messages before the window."""

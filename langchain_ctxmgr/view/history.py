@@ -20,7 +20,7 @@ from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.prompt.layout import row, summary_message
 from langchain_ctxmgr.prompt.turn import cut_message
 from langchain_ctxmgr.prompt.validity import Folded, Group, fold
-from langchain_ctxmgr.prompt.window import opening, window_start
+from langchain_ctxmgr.prompt.window import Selector, opening, window_start
 from langchain_ctxmgr.records import Branch, ItemKind, LogRecord, ReceiptItem
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.view.current_turn import CurrentTurn, question_before
@@ -80,8 +80,8 @@ def full_history(
     if cost > room:
         return None
     items = (
-        *_included(records, ahead, "said before the first question: shown as a quote"),
-        *_included(records, kept, "the full history fits"),
+        *_items(records, ahead, "said before the first question: shown as a quote"),
+        *_items(records, kept, "the full history fits"),
         *_dropped(records, folded),
     )
     return Window(kept, records, 0, items, lead)
@@ -107,6 +107,33 @@ def recent_window(
     return _empty(turn)
 
 
+def selected_history(
+    log: MessageLog,
+    branch: Branch,
+    turn: CurrentTurn,
+    selector: Selector,
+    *,
+    allowance: int,
+    counter: TokenCounter,
+) -> Plan[Window]:
+    """What `selector` takes of the history, in `allowance`; reads all of the history."""
+    records = yield from call(log.read, branch, before_slot=turn.before_slot)
+    folded = _fold(records, counter)
+    chosen = selector(folded.groups, allowance)
+    newest = folded.groups[len(folded.groups) - len(chosen.groups) :]
+    is_newest = bool(chosen.groups) and tuple(newest) == tuple(chosen.groups)
+    inside = {group.indexes[0] for group in chosen.groups}
+    items = [
+        item
+        for group, reason in zip(folded.groups, chosen.reasons, strict=True)
+        for item in _items(records, [group], reason, included=group.indexes[0] in inside)
+    ]
+    start_slot = _slot(records, chosen.groups) if is_newest else turn.before_slot
+    if len(chosen.groups) == len(folded.groups):
+        start_slot = 0
+    return Window(chosen.groups, records, start_slot, (*items, *_dropped(records, folded)))
+
+
 def _empty(turn: CurrentTurn) -> Window:
     return Window((), (), turn.before_slot, ())
 
@@ -128,7 +155,7 @@ def _window_in(
     groups = folded.groups[opens.first :]
     if not groups or not groups[0].opens:
         return _empty(turn)
-    items = (*_included(records, groups, "recent"), *_dropped(records, folded))
+    items = (*_items(records, groups, "recent"), *_dropped(records, folded))
     return Window(groups, records, slot if opens.needs_question else _slot(records, groups), items)
 
 
@@ -155,7 +182,7 @@ def _last_exchange(
     cut = [group if group.tokens <= each else _cut(group, each, counter) for group in exchange]
     if sum(group.tokens for group in cut) > tokens:
         return _empty(turn)
-    items = tuple(_included(records, cut, "recent, cut in the middle to fit"))
+    items = tuple(_items(records, cut, "recent, cut in the middle to fit"))
     return Window(cut, records, turn.before_slot, items)
 
 
@@ -174,14 +201,14 @@ def _fold(records: Sequence[LogRecord], counter: TokenCounter) -> Folded:
     )
 
 
-def _included(
-    records: Sequence[LogRecord], groups: Iterable[Group], reason: str
+def _items(
+    records: Sequence[LogRecord], groups: Iterable[Group], reason: str, *, included: bool = True
 ) -> list[ReceiptItem]:
     return [
         ReceiptItem(
             id=records[index].message_id,
             kind=ItemKind.HISTORY,
-            included=True,
+            included=included,
             reason=reason,
             tokens=records[index].tokens,
         )
