@@ -89,9 +89,13 @@ WORDS = [
 
 
 def sentence(rng: random.Random, index: int) -> str:
-    """Between 8 and 30 words, Zipf-like, with a name that only this turn has."""
-    words = [WORDS[min(int(rng.paretovariate(0.9)), len(WORDS) - 1)] for _ in range(6)]
-    words += rng.choices(WORDS, k=rng.randint(2, 23))
+    """Between 16 and 96 words, some much more common, with a name that only this turn has.
+
+    About 75 tokens: already 100 messages pass the budget, so that every size does the same
+    work (window, summary, recall) and no size just sends its full history.
+    """
+    words = [WORDS[min(int(rng.paretovariate(0.9)), len(WORDS) - 1)] for _ in range(8)]
+    words += rng.choices(WORDS, k=rng.randint(8, 88))
     rng.shuffle(words)
     return f"{' '.join(words).capitalize()}, case K{index}."
 

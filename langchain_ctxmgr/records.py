@@ -155,7 +155,10 @@ class Branch:
 
     def holds(self, branch: int, slot: int) -> bool:
         """Whether the record at `slot` of `branch` is on this line."""
-        return any(span.branch == branch and slot <= span.last_slot for span in self.spans)
+        for own, last_slot in self.spans:
+            if own == branch:
+                return slot <= last_slot
+        return False
 
 
 class ItemKind(StrEnum):

@@ -99,20 +99,16 @@ class _Hits:
     def seqs(self) -> list[int]:
         return sorted({seq for scores in self.arms.values() for seq in scores})
 
-    def with_neighbours(self) -> list[int]:
-        """The hits and what was recorded right around the best of each arm.
-
-        Neighbours in the log are mostly neighbours in the thread; others' fall out when
-        the log is asked for them.
-        """
-        seqs = set(self.seqs())
-        for arm in _LEADING_ARMS:
-            scores = self.arms.get(arm, {})
-            best = nsmallest(NEAR_BEST, scores, key=lambda seq: (-scores[seq], seq))
-            for step in range(1, NEIGHBOURS + 1):
-                seqs.update(seq - step for seq in best)
-                seqs.update(seq + step for seq in best)
-        return sorted(seqs)
+    def best(self) -> list[int]:
+        """The best hits of each leading arm."""
+        leading = (self.arms.get(arm, {}) for arm in _LEADING_ARMS)
+        return sorted(
+            {
+                seq
+                for scores in leading
+                for seq in nsmallest(NEAR_BEST, scores, key=lambda seq: (-scores[seq], seq))
+            }
+        )
 
 
 class Recall:
@@ -185,7 +181,9 @@ class Recall:
         if named.terms != read.terms:
             hits = yield from self._keyword_hits(scope, named, before_slot)
         yield from self._dense_hits(hits, scope, named, before_slot)
-        seen = yield from self._turns(scope, hits.with_neighbours(), seen)
+        near = yield from call(self._log.turns, scope, hits.best(), around=NEIGHBOURS)
+        seen = yield from self._turns(scope, hits.seqs(), seen)
+        seen.update((turn.seq, turn) for turn in near)
         turns = _in_view(seen.values(), branch, before_slot)
         if not turns:
             return Recalled(memories=(), block="", tokens=0, importance=0.0, considered=())

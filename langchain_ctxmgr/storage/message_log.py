@@ -151,8 +151,12 @@ class MessageLog(Protocol):
         """The records with these `seq`s, in the order asked for; others' are absent."""
         ...
 
-    def turns(self, scope: Scope, seqs: Sequence[int]) -> list[Turn]:
-        """`fetch` without texts and without superseded revisions."""
+    def turns(self, scope: Scope, seqs: Sequence[int], *, around: int = 0) -> list[Turn]:
+        """`fetch` without texts and without superseded revisions, each turn once.
+
+        With `around`, also what stands up to so many slots before and after each on its
+        branch.
+        """
         ...
 
     def top(self, branch: Branch, *, before_slot: int, limit: int) -> list[Turn]:
@@ -258,7 +262,7 @@ class MessageLog(Protocol):
         """`fetch` without blocking the event loop."""
         ...
 
-    async def aturns(self, scope: Scope, seqs: Sequence[int]) -> list[Turn]:
+    async def aturns(self, scope: Scope, seqs: Sequence[int], *, around: int = 0) -> list[Turn]:
         """`turns` without blocking the event loop."""
         ...
 

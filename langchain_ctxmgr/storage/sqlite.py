@@ -178,14 +178,15 @@ class SqliteLog:
             lambda c: reads.fetch(c, scope, seqs), quick=len(seqs) <= _QUICK_ROWS
         )
 
-    def turns(self, scope: Scope, seqs: Sequence[int]) -> list[Turn]:
+    def turns(self, scope: Scope, seqs: Sequence[int], *, around: int = 0) -> list[Turn]:
         """`fetch` without texts and without superseded revisions."""
-        return self._database.read(lambda c: reads.turns(c, scope, seqs))
+        return self._database.read(lambda c: reads.turns(c, scope, seqs, around))
 
-    async def aturns(self, scope: Scope, seqs: Sequence[int]) -> list[Turn]:
+    async def aturns(self, scope: Scope, seqs: Sequence[int], *, around: int = 0) -> list[Turn]:
         """`turns` without blocking the event loop."""
         return await self._database.aread(
-            lambda c: reads.turns(c, scope, seqs), quick=len(seqs) <= _QUICK_TURNS
+            lambda c: reads.turns(c, scope, seqs, around),
+            quick=len(seqs) * (1 + 2 * around) <= _QUICK_TURNS,
         )
 
     def top(self, branch: Branch, *, before_slot: int, limit: int) -> list[Turn]:

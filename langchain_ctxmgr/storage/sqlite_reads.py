@@ -30,6 +30,11 @@ from langchain_ctxmgr.storage.sqlite_rows import (
 
 Connection = sqlite3.Connection
 _NO_LIMIT: Final = -1
+_ITSELF: Final = "r.seq = j.value"
+_NEAR: Final = "CROSS JOIN records h ON h.seq = j.value"
+_AROUND: Final = (
+    "r.thread = h.thread AND r.branch = h.branch AND r.slot BETWEEN h.slot - ? AND h.slot + ?"
+)
 
 
 def thread_key(connection: Connection, tenant_id: str, thread_id: str) -> int | None:
@@ -158,15 +163,16 @@ def fetch(connection: Connection, scope: Scope, seqs: Sequence[int]) -> list[Log
     return [record_of(row) for row in rows]
 
 
-def turns(connection: Connection, scope: Scope, seqs: Sequence[int]) -> list[Turn]:
+def turns(connection: Connection, scope: Scope, seqs: Sequence[int], around: int = 0) -> list[Turn]:
     """See `MessageLog.turns`."""
+    near, reach = ("", ()) if around == 0 else (_NEAR, (around, around))
     rows = connection.execute(
-        f"SELECT {TURN_COLUMNS} FROM json_each(?) j CROSS JOIN records r "
-        "CROSS JOIN threads t ON t.thread = r.thread WHERE r.seq = j.value "
+        f"SELECT {TURN_COLUMNS} FROM json_each(?) j {near} CROSS JOIN records r "
+        f"CROSS JOIN threads t ON t.thread = r.thread WHERE {_AROUND if around else _ITSELF} "
         f"AND t.tenant_id = ? AND ifnull(t.thread_id = ?, 1) AND (t.revisions = 0 OR {NEWEST})",
-        (json.dumps([*seqs]), tenant_of(scope), scope.thread_id),
+        (json.dumps([*seqs]), *reach, tenant_of(scope), scope.thread_id),
     )
-    return [turn_of(row) for row in rows]
+    return [turn_of(row) for row in ({row[0]: row for row in rows}.values() if around else rows)]
 
 
 def top(connection: Connection, line: Branch, before_slot: int, limit: int) -> list[Turn]:

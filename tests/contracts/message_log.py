@@ -316,6 +316,15 @@ class MessageLogContract:
         for name in ("slot", "branch", "session", "role", "speaker", "at", "tokens", "cues"):
             assert getattr(turns[0], name) == getattr(kept, name)
 
+    def test_turns_come_with_what_stands_around_them_in_their_own_thread(self, log):
+        for number in range(8):
+            log.append(ALICE, [draft(f"m{number}", f"m{number}")])
+            log.append(OTHER, [draft(f"o{number}", f"o{number}")])
+        by_slot = {turn.slot: turn.seq for turn in log.read(log.branch(ALICE))}
+        near = log.turns(ALICE, [by_slot[0], by_slot[5], by_slot[6]], around=1)
+        assert sorted(turn.slot for turn in near) == [0, 1, 4, 5, 6, 7]
+        assert {turn.thread_id for turn in near} == {ALICE.thread_id}
+
     def test_a_superseded_revision_is_no_turn_but_can_be_fetched(self, log):
         [old, _] = log.append(ALICE, talk(2))
         [new] = log.append(ALICE, [draft("edited", "m0")])
