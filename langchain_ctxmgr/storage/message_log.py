@@ -9,7 +9,8 @@ secret: it finds damage and tampering with rows, not a forger who rewrites all o
 
 Each method that waits has an async twin. A scope without `tenant_id` is a `ValueError`
 everywhere; where a method needs one thread, so is a scope without `thread_id`.
-Elsewhere a scope with a `thread_id` narrows to that thread.
+Elsewhere a scope with a `thread_id` narrows to that thread, and without one a `user_id`
+narrows `fetch`, `turns` and `search` to that user's records.
 """
 
 from __future__ import annotations

@@ -32,9 +32,17 @@ Connection = sqlite3.Connection
 _NO_LIMIT: Final = -1
 _ITSELF: Final = "r.seq = j.value"
 _NEAR: Final = "CROSS JOIN records h ON h.seq = j.value"
+IN_SCOPE: Final = "t.tenant_id = ? AND ifnull(t.thread_id = ?, 1) AND (? OR r.user_id = ?)"
+"""Holds for the records `t`, `r` that the parameters of `in_scope` let through."""
 _AROUND: Final = (
     "r.thread = h.thread AND r.branch = h.branch AND r.slot BETWEEN h.slot - ? AND h.slot + ?"
 )
+
+
+def in_scope(scope: Scope) -> tuple[str, str | None, bool, str | None]:
+    """The parameters of `IN_SCOPE`: a thread belongs together whoever spoke in it."""
+    of_all = scope.user_id is None or scope.thread_id is not None
+    return tenant_of(scope), scope.thread_id, of_all, scope.user_id
 
 
 def thread_key(connection: Connection, tenant_id: str, thread_id: str) -> int | None:
@@ -157,8 +165,8 @@ def fetch(connection: Connection, scope: Scope, seqs: Sequence[int]) -> list[Log
     """See `MessageLog.fetch`."""
     rows = connection.execute(
         f"SELECT {RECORD_COLUMNS} FROM json_each(?) j CROSS JOIN {RECORD_TABLES} "
-        "WHERE r.seq = j.value AND t.tenant_id = ? AND ifnull(t.thread_id = ?, 1)",
-        (json.dumps([*seqs]), tenant_of(scope), scope.thread_id),
+        f"WHERE r.seq = j.value AND {IN_SCOPE}",
+        (json.dumps([*seqs]), *in_scope(scope)),
     )
     return [record_of(row) for row in rows]
 
@@ -169,8 +177,8 @@ def turns(connection: Connection, scope: Scope, seqs: Sequence[int], around: int
     rows = connection.execute(
         f"SELECT {TURN_COLUMNS} FROM json_each(?) j {near} CROSS JOIN records r "
         f"CROSS JOIN threads t ON t.thread = r.thread WHERE {_AROUND if around else _ITSELF} "
-        f"AND t.tenant_id = ? AND ifnull(t.thread_id = ?, 1) AND (t.revisions = 0 OR {NEWEST})",
-        (json.dumps([*seqs]), *reach, tenant_of(scope), scope.thread_id),
+        f"AND {IN_SCOPE} AND (t.revisions = 0 OR {NEWEST})",
+        (json.dumps([*seqs]), *reach, *in_scope(scope)),
     )
     return [turn_of(row) for row in ({row[0]: row for row in rows}.values() if around else rows)]
 

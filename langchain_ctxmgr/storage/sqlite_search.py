@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage.message_log import TermHit, tenant_of
 from langchain_ctxmgr.storage.sqlite_append import tenant_token, thread_token
-from langchain_ctxmgr.storage.sqlite_reads import last_seq, stats, thread_key
+from langchain_ctxmgr.storage.sqlite_reads import IN_SCOPE, in_scope, last_seq, stats, thread_key
 
 MAX_SCORED: Final = 2_048
 """Records scored in one search; about 10 ms."""
@@ -57,8 +57,8 @@ def search(
     rows = connection.execute(
         "SELECT c.seq, c.terms FROM json_each(?) j CROSS JOIN contents c "
         "CROSS JOIN records r ON r.seq = c.seq CROSS JOIN threads t ON t.thread = r.thread "
-        "WHERE c.seq = j.value AND t.tenant_id = ?",
-        (json.dumps(seqs), tenant_id),
+        f"WHERE c.seq = j.value AND {IN_SCOPE}",
+        (json.dumps(seqs), *in_scope(scope)),
     )
     documents = [_Document(*row) for row in rows]
     size = min(stats(connection, scope).records, newer)

@@ -55,6 +55,12 @@ def most_important(log, branch, *, before_slot, limit):
     return log.fetch(scope, [turn.seq for turn in best])
 
 
+def terms_of(log, seqs):
+    """Every term of the records: all of them match."""
+    entries = log.pending(min(seqs) - 1, len(seqs))
+    return sorted({term for entry in entries for term in entry.terms})
+
+
 def texts(records):
     return [record.message.content for record in records]
 
@@ -315,6 +321,20 @@ class MessageLogContract:
         assert turns[0].thread_id == "t1"
         for name in ("slot", "branch", "session", "role", "speaker", "at", "tokens", "cues"):
             assert getattr(turns[0], name) == getattr(kept, name)
+
+    def test_without_a_thread_a_user_sees_their_own_records_only(self, log):
+        alice, bob = (
+            log.append(Scope(tenant_id="acme", thread_id=name, user_id=name), [draft(name, name)])
+            for name in ("alice", "bob")
+        )
+        nobody = log.append(Scope(tenant_id="acme", thread_id="none"), [draft("none", "none")])
+        seqs = [record.seq for records in (alice, bob, nobody) for record in records]
+        own = Scope(tenant_id="acme", user_id="alice")
+        assert ids(log.fetch(own, seqs)) == ["alice"]
+        assert [turn.seq for turn in log.turns(own, seqs)] == seqs[:1]
+        assert [turn.seq for turn in log.turns(own, seqs, around=2)] == seqs[:1]
+        found = log.search(own, [*draft("x", "x").terms, *terms_of(log, seqs)], limit=9)
+        assert [hit.seq for hit in found] == seqs[:1]
 
     def test_turns_come_with_what_stands_around_them_in_their_own_thread(self, log):
         for number in range(8):
