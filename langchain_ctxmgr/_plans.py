@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 
 P = ParamSpec("P")
@@ -67,20 +68,47 @@ def run(plan: Plan[T]) -> T:
 
 
 async def arun(plan: Plan[T]) -> T:
-    """Drive `plan` to its result, awaiting the async twin of each call."""
+    """Drive `plan` to its result, awaiting the async twin of each call.
+
+    What the plan does between its calls (counting, scoring, packing) may take many
+    milliseconds, so it runs in a worker thread, one stretch after the other.
+    """
     try:
-        step = next(plan)
-        while True:
+        step = await _advance(partial(next, plan))
+        while not isinstance(step, _Done):
             try:
                 result = await _awaited(step)
             except Exception as error:  # noqa: BLE001 - handed to the plan, which decides
-                step = plan.throw(error)
+                step = await _advance(partial(plan.throw, error))
             else:
-                step = plan.send(result)
-    except StopIteration as stop:
-        return cast("T", stop.value)
+                step = await _advance(partial(plan.send, result))
+        return cast("T", step.value)
     finally:
         plan.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A plan's result: StopIteration cannot leave a worker thread."""
+
+    value: Any
+
+
+async def _advance(move: Callable[[], Step]) -> Step | _Done:
+    """The plan's next step; when cancelled, only after the thread has let go of the plan."""
+    moving = asyncio.ensure_future(asyncio.to_thread(_moved, move))
+    try:
+        return await asyncio.shield(moving)
+    except asyncio.CancelledError:
+        await asyncio.wait([moving])
+        raise
+
+
+def _moved(move: Callable[[], Step]) -> Step | _Done:
+    try:
+        return move()
+    except StopIteration as stop:
+        return _Done(stop.value)
 
 
 def _blocking(step: Step) -> Any:
