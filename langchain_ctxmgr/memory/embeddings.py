@@ -7,6 +7,8 @@ index. `sentence-transformers` costs seconds to import: only a spec that asks fo
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from math import isfinite
 from typing import Any, cast
 
 from langchain_core.embeddings import Embeddings
@@ -41,6 +43,26 @@ class Embedder:
         """Find out the size of its vectors, off the event loop where there is one."""
         if self._size is None:
             self._size = len((yield from call(self.model.embed_query, _PROBE)))
+
+
+def check_vectors(
+    vectors: Sequence[Sequence[float]], *, count: int, dense: DenseVectors | None
+) -> None:
+    """Return when a model's answer can be stored and searched.
+
+    Raises:
+        ValueError: If there are not `count` vectors, one has another size than the index, or
+            holds a number that is not finite.
+    """
+    if len(vectors) != count:
+        raise ValueError(f"the embedding model gave {len(vectors)} vectors for {count} texts")
+    for vector in vectors:
+        if dense is not None and len(vector) != dense.size:
+            raise ValueError(
+                f"the embedding model gave {len(vector)} numbers, the index has {dense.size}"
+            )
+        if not all(map(isfinite, vector)):
+            raise ValueError("the embedding model gave numbers that are not finite")
 
 
 def embeddings_from(spec: Embeddings | str | None) -> Embedder | None:

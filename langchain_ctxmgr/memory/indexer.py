@@ -18,7 +18,7 @@ from langchain_ctxmgr.analysis import message_text
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import CaughtUp, Listener, emit
 from langchain_ctxmgr.memory.breaker import Breaker
-from langchain_ctxmgr.memory.embeddings import Embedder
+from langchain_ctxmgr.memory.embeddings import Embedder, check_vectors
 from langchain_ctxmgr.records import LogRecord, Scope
 from langchain_ctxmgr.storage.message_log import IndexEntry, MessageLog
 from langchain_ctxmgr.storage.vectors import BM25, DENSE, TERMS, Point, SparseVector, VectorStore
@@ -27,6 +27,9 @@ BATCH = 128
 """Records taken from the log at once: enough for the encoder to sort by length."""
 K1 = 1.2
 B = 0.75
+TIE_BREAK = 1e-3
+GOLDEN_RATIO = 0.6180339887498949
+"""Multiples of it spread evenly between 0 and 1 (Knuth, TAOCP 3, section 6.4)."""
 AVERAGE_TERMS = 32.0
 """BM25's constants. The average length is fixed: one that moved with every record would
 change every stored weight, and recall barely depends on it (16 to 64 are alike)."""
@@ -198,7 +201,7 @@ class Indexer:
             return None
         embeddings: list[list[float]] | None = None
         if embed:
-            embeddings = yield from self._embed([document_text(e.record) for e in entries])
+            embeddings = yield from self._embed([document_text(e.record) for e in entries], vectors)
         points = [
             _point(entry, None if embeddings is None else embeddings[i])
             for i, entry in enumerate(entries)
@@ -212,11 +215,12 @@ class Indexer:
             is_embedded=embeddings is not None,
         )
 
-    def _embed(self, texts: list[str]) -> Plan[list[list[float]] | None]:
+    def _embed(self, texts: list[str], store: VectorStore) -> Plan[list[list[float]] | None]:
         if self._embedder is None:
             return None
         try:
             vectors = yield from call(self._embedder.model.embed_documents, texts)
+            check_vectors(vectors, count=len(texts), dense=store.dense)
         except Exception as error:  # noqa: BLE001 - any model may be behind it; see catch_up
             self._encoder.failed(error)
             return None
@@ -245,17 +249,22 @@ def document_text(record: LogRecord) -> str:
 _SIDES = {"human": "User", "ai": "Assistant"}
 
 
-def keyword_vectors(terms: Sequence[int]) -> dict[str, SparseVector]:
+def keyword_vectors(terms: Sequence[int], seq: int) -> dict[str, SparseVector]:
     """The BM25 and presence vectors of a text with these `terms`.
+
+    Weights differ by up to a thousandth from record to record. Presence alone would make
+    thousands of exact ties, and which of them an index returns would be its own choice,
+    another one in each folder.
 
     Source: Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework".
     """
     counts = Counter(terms)
     length = K1 * (1 - B + B * len(terms) / AVERAGE_TERMS)
-    weights = [count * (K1 + 1) / (count + length) for count in counts.values()]
+    own = 1.0 + TIE_BREAK * (seq * GOLDEN_RATIO % 1.0)
+    weights = [own * count * (K1 + 1) / (count + length) for count in counts.values()]
     return {
         BM25: SparseVector(list(counts), weights),
-        TERMS: SparseVector(list(counts), [1.0] * len(counts)),
+        TERMS: SparseVector(list(counts), [own] * len(counts)),
     }
 
 
@@ -273,6 +282,6 @@ def _point(entry: IndexEntry, embedding: Sequence[float] | None) -> Point:
             "branch": record.branch,
             "at": record.at,
         },
-        sparse=keyword_vectors(entry.terms),
+        sparse=keyword_vectors(entry.terms, record.seq),
         dense={} if embedding is None else {DENSE: embedding},
     )

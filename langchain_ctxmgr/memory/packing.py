@@ -23,6 +23,10 @@ EXCERPT_SHARE = 0.25
 """Most of the budget that the excerpt of a message may take."""
 READ_CHARS = 32_768
 """An excerpt is looked for in so much of a message: 10 ms of work."""
+MAX_MISSES = 24
+"""Messages in a row that did not fit: then the budget is as full as it gets."""
+MAX_REFUSED = 16
+"""So many of those left out are accounted for, the best ones."""
 CUT_MARK = "[\u2026]"
 _SLACK_TOKENS = 8
 """How much cheaper a row may be than the message it shows: its overhead and name."""
@@ -61,15 +65,17 @@ class Packing:
         self.block = RecalledBlock(counter, order)
         self.memories: list[Memory] = []
         self.considered: list[Considered] = []
-        self.importance = 0.0
-        """Importance of what was taken; of an excerpt, in proportion."""
+        self.carried: dict[str, float] = {}
+        """Importance of what was taken, by message id; of an excerpt, in proportion."""
+        self._misses = 0
+        self._refused = 0
 
     @property
     def is_full(self) -> bool:
         """Whether nothing more is wanted or fits."""
         if self._k is not None and len(self.memories) >= self._k:
             return True
-        return self._left < MIN_ROW_TOKENS
+        return self._left < MIN_ROW_TOKENS or self._misses >= MAX_MISSES
 
     @property
     def _left(self) -> float:
@@ -111,11 +117,13 @@ class Packing:
         cost = self.block.cost(memory) if memory.text else record.tokens
         included = bool(memory.text) and cost <= self._left
         if not included:
+            self._misses += 1
             self._consider(memory, cost, f"does not fit: {cost} tokens, {self._left:.0f} left")
             return
         self.block.add(memory)
         self.memories.append(replace(memory, tokens=cost))
-        self.importance += record.importance * share
+        self.carried[memory.id] = record.importance * share
+        self._misses = 0
         self._shown[said] = memory.id
         reason = "recalled: an excerpt" if memory.is_excerpt else "recalled"
         self._consider(memory, cost, reason, included=True)
@@ -123,6 +131,10 @@ class Packing:
     def _consider(
         self, memory: Memory, tokens: int, reason: str, *, included: bool = False
     ) -> None:
+        if not included:
+            self._refused += 1
+            if self._refused > MAX_REFUSED:
+                return
         self.considered.append(
             Considered(
                 id=memory.id,

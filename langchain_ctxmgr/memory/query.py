@@ -38,9 +38,6 @@ _TALK = re.compile(
     | \b(?:throughout|across|during|over|in|from|based\s+on|according\s+to)\s+
         (?:all\s+(?:of\s+)?)?(?:our|my|the|these)\s+(?:\w+\s+)?
         (?:conversations?|chats?|messages?|sessions?|discussions?)\b
-    | \bthe\s+order\s+in\s+which\b | \bin\s+order\b | \bdifferent\s+aspects\s+of\b
-    | \bmention\s+only(?:\s+and\s+only)?\s+\w+\s+items?\b
-    | \b(?:i|we)\s+(?:brought|have\s+brought)\s+up\b
     | \b(?:did\s+)?(?:i|we|you)\s+(?:have\s+|had\s+)?
         (?:say|said|mention|mentioned|tell|told|discuss|discussed|talk|talked)\b(?:\s+about)?
     """,
@@ -53,7 +50,7 @@ _LIST = re.compile(
         (?!(?:is|was|does|did|do|has|have|this|his)\b)(?:[\w-]+\s+){0,2}?(?!\w*(?:ss|us|is)\b)\w+s
         \s+(?:has|have|does|do|did|are|were|was|is)\b
     | \b(?:list|enumerate|summari[sz]e|summary|overview|recap|walk\s+me\s+through)\b
-    | \bhow\s+many\b | \bin\s+what\s+ways\b | \bwhat\s+(?:are|were)\b | \border\s+in\s+which\b
+    | \bhow\s+many\b | \bwhat\s+(?:are|were)\b
     """,
     re.IGNORECASE | re.VERBOSE,
 )

@@ -9,7 +9,7 @@ the index is down, is searched by its words in the log.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
@@ -19,9 +19,10 @@ import numpy as np
 
 from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.budget.tokens import TokenCounter
+from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import Listener
 from langchain_ctxmgr.memory.breaker import Breaker
-from langchain_ctxmgr.memory.embeddings import Embedder
+from langchain_ctxmgr.memory.embeddings import Embedder, check_vectors
 from langchain_ctxmgr.memory.packing import Considered, Packing
 from langchain_ctxmgr.memory.query import Question, read_question
 from langchain_ctxmgr.memory.scoring import NEIGHBOURS, Arms, Scored, score
@@ -65,8 +66,8 @@ class Recalled:
     """All of it as text, in the order it was said, fenced; empty without memories."""
     tokens: int
     """What `block` costs."""
-    importance: float
-    """Recorded importance of what was recalled."""
+    carried: Mapping[str, float]
+    """Importance of what was recalled, by message id; of an excerpt, in proportion."""
     considered: tuple[Considered, ...]
     """What was read to decide, best first: in or out, and why."""
 
@@ -149,6 +150,7 @@ class Recall:
         asked_at: datetime,
         branch: Branch | None = None,
         before_slot: int | None = None,
+        shown: Collection[int] = (),
         max_tokens: int | None = None,
         k: int | None = None,
     ) -> Plan[Recalled]:
@@ -160,6 +162,7 @@ class Recall:
             asked_at: What "yesterday" in the question counts from.
             branch: Only messages on this line of the thread.
             before_slot: Only messages before this place in the thread.
+            shown: The `seq`s of messages that the view shows already.
             max_tokens: Most that the rendered block may cost. Without it messages are
                 ranked by relevance alone, with it by value for their tokens.
             k: Most messages.
@@ -173,6 +176,7 @@ class Recall:
             asked_at=asked_at,
             said_until=branch.head.at if branch is not None and branch.head is not None else None,
         )
+        yield from self._learn()
         read = read_as(participants=())
         hits = yield from self._keyword_hits(scope, read, before_slot)
         seen = yield from self._turns(scope, hits.seqs(), {})
@@ -184,9 +188,9 @@ class Recall:
         near = yield from call(self._log.turns, scope, hits.best(), around=NEIGHBOURS)
         seen = yield from self._turns(scope, hits.seqs(), seen)
         seen.update((turn.seq, turn) for turn in near)
-        turns = _in_view(seen.values(), branch, before_slot)
+        turns = _in_view(seen.values(), branch, before_slot, shown)
         if not turns:
-            return Recalled(memories=(), block="", tokens=0, importance=0.0, considered=())
+            return Recalled(memories=(), block="", tokens=0, carried={}, considered=())
         scored = score(named, turns, _arms(turns, hits), priced=max_tokens is not None)
         packing = Packing(self._counter, named.terms, max_tokens=max_tokens, k=k, order=self._order)
         yield from self._pack(scope, turns, scored, packing)
@@ -194,7 +198,7 @@ class Recall:
             memories=tuple(packing.memories),
             block=packing.block.render(),
             tokens=packing.block.tokens,
-            importance=packing.importance,
+            carried=packing.carried,
             considered=tuple(packing.considered),
         )
 
@@ -209,9 +213,12 @@ class Recall:
             for bounds in _bounds(read)
             for arm in _KEYWORD_ARMS
         ]
+        # The watermark first: what is indexed between the two is then found twice, not never.
+        after_seq = yield from self._watermark()
         found = yield from self._query(scope, queries, before_slot)
-        after_seq = 0 if found is None else (yield from self._watermark())
-        if found is not None:
+        if found is None:
+            after_seq = 0
+        else:
             for query, answer in zip(queries, found, strict=True):
                 hits.add(query.using, answer)
         last = yield from call(self._log.last_seq)
@@ -233,6 +240,7 @@ class Recall:
             return
         try:
             vector = yield from call(self._embedder.model.embed_query, read.text)
+            check_vectors([vector], count=1, dense=self._vectors.dense)
         except Exception as error:  # noqa: BLE001 - any model may be behind it
             self._encoder.failed(error)
             return
@@ -241,6 +249,15 @@ class Recall:
         queries += [VectorQuery(DENSE, vector, DATED_LIMIT, *bounds) for bounds in _bounds(read)]
         for answer in (yield from self._query(scope, queries, before_slot)) or []:
             hits.add(DENSE, answer)
+
+    def _learn(self) -> Plan[None]:
+        """Load the embedding model off the event loop, before an index asks it its size."""
+        if self._embedder is None or not self._encoder.is_closed:
+            return
+        try:
+            yield from self._embedder.learn()
+        except Exception as error:  # noqa: BLE001 - any model may be behind it
+            self._encoder.failed(error)
 
     def _query(
         self, scope: Scope, queries: Sequence[VectorQuery], before_slot: int | None
@@ -263,9 +280,15 @@ class Recall:
         return found
 
     def _watermark(self) -> Plan[int]:
-        if self._vectors is None:
+        """How far the index follows the log; 0 while it cannot be asked."""
+        if self._vectors is None or not self._store.is_closed:
             return 0
-        return (yield from call(self._log.watermark, self._vectors.index_id))
+        try:
+            index = self._vectors.index_id
+        except StorageError as error:
+            self._store.failed(error)
+            return 0
+        return (yield from call(self._log.watermark, index))
 
     def _turns(
         self, scope: Scope, seqs: Sequence[int], seen: Mapping[int, Turn]
@@ -296,12 +319,18 @@ class Recall:
                     packing.offer(record, *scored.of(row))
 
 
-def _in_view(turns: Iterable[Turn], branch: Branch | None, before_slot: int | None) -> list[Turn]:
+def _in_view(
+    turns: Iterable[Turn],
+    branch: Branch | None,
+    before_slot: int | None,
+    shown: Collection[int],
+) -> list[Turn]:
     """The candidates that the view may show, in order of thread and slot."""
     kept = [
         turn
         for turn in turns
         if turn.role in _ROLES
+        and turn.seq not in shown
         and (before_slot is None or turn.slot < before_slot)
         and (branch is None or branch.holds(turn.branch, turn.slot))
     ]

@@ -23,7 +23,8 @@ from langchain_ctxmgr.analysis import message_text
 from langchain_ctxmgr.budget.allocation import ContextBudget
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.compression.extractive import EMPTY
-from langchain_ctxmgr.errors import ContextOverflowError
+from langchain_ctxmgr.errors import ContextOverflowError, StorageError
+from langchain_ctxmgr.events import Degraded, Listener, emit
 from langchain_ctxmgr.memory.packing import Considered
 from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.prompt.layout import assemble, prefix_digest
@@ -48,7 +49,8 @@ SUMMARY_SOURCES = 64
 TOOL_TRAFFIC_SHARE = 0.25
 """Of the budget, left free of recalled text when tools are given: their results come next."""
 _QUOTES_KEPT = 256
-_CHOICE = "recalled"
+_CHOICE = "recalled-1"
+"""Kind and version of what `_Chosen.to_bytes` writes."""
 
 
 class Summarizer(Protocol):
@@ -71,6 +73,8 @@ class ViewRequest:
     system: BaseMessage | None
     tools: Sequence[object]
     max_tokens: int
+    """As counted here: less than was asked for where a model is known to count more."""
+    asked_tokens: int
     budget: ContextBudget
     asked_at: datetime
 
@@ -90,10 +94,10 @@ class View(NamedTuple):
 
 
 class _Quote(NamedTuple):
-    """A summary and the importance it carries."""
+    """A summary and the importance it carries, by message id."""
 
     summary: Summary
-    importance: float
+    carried: Mapping[str, float]
 
     @classmethod
     def of(cls, summary: Summary, sources: Sequence[LogRecord]) -> _Quote:
@@ -102,10 +106,10 @@ class _Quote(NamedTuple):
         used = [record for record in sources if record.message_id in quoted]
         whole = sum(record.tokens for record in used)
         share = min(1.0, summary.tokens / whole) if whole else 0.0
-        return cls(summary, share * sum(record.importance for record in used))
+        return cls(summary, {record.message_id: share * record.importance for record in used})
 
 
-_NO_QUOTE = _Quote(EMPTY, 0.0)
+_NO_QUOTE = _Quote(EMPTY, {})
 
 
 class _Chosen(NamedTuple):
@@ -113,7 +117,8 @@ class _Chosen(NamedTuple):
 
     block: str
     tokens: int
-    importance: float
+    carried: Mapping[str, float]
+    """Importance of what it shows, by message id."""
     items: tuple[ReceiptItem, ...]
 
     def to_bytes(self) -> bytes:
@@ -122,19 +127,19 @@ class _Chosen(NamedTuple):
             (item.id, item.score, item.tokens, dict(item.arms), item.included, item.reason)
             for item in self.items
         ]
-        return json.dumps([self.block, self.tokens, self.importance, rows]).encode("ascii")
+        return json.dumps([self.block, self.tokens, dict(self.carried), rows]).encode("ascii")
 
     @classmethod
     def from_bytes(cls, stored: bytes) -> _Chosen:
         """As `to_bytes` wrote it."""
-        block, tokens, importance, rows = json.loads(stored)
+        block, tokens, carried, rows = json.loads(stored)
         fields = ("id", "score", "tokens", "arms", "included", "reason")
         considered = (Considered(**dict(zip(fields, row, strict=True))) for row in rows)
         items = tuple(_recalled_item(item) for item in considered)
-        return cls(block, tokens, importance, items)
+        return cls(block, tokens, carried, items)
 
 
-_NOTHING = _Chosen("", 0, 0.0, ())
+_NOTHING = _Chosen("", 0, {}, ())
 
 
 class ViewBuilder:
@@ -148,8 +153,10 @@ class ViewBuilder:
         counter: TokenCounter,
         *,
         selector: Selector | None = None,
+        listeners: tuple[Listener, ...] = (),
     ) -> None:
         self._selector = selector
+        self._listeners = listeners
         self._log = log
         self._recall = recall
         self._summarizer = summarizer
@@ -274,7 +281,8 @@ class ViewBuilder:
         best = yield from call(
             self._log.top, branch, before_slot=window.start_slot, limit=SUMMARY_SOURCES
         )
-        seqs = sorted(turn.seq for turn in best)
+        shown = window.seqs
+        seqs = sorted(turn.seq for turn in best if turn.seq not in shown)
         key = (max_tokens, *seqs)
         quote = self._quotes.get(key)
         if quote is None:
@@ -311,26 +319,34 @@ class ViewBuilder:
             text,
             branch=request.branch,
             before_slot=window.start_slot,
+            shown=window.seqs,
             max_tokens=limit,
             asked_at=request.asked_at,
         )
         return _Chosen(
             found.block,
             found.tokens,
-            found.importance,
+            found.carried,
             tuple(_recalled_item(considered) for considered in found.considered),
         )
 
     def _keep(
         self, request: ViewRequest, turn: CurrentTurn, window: Window, chosen: _Chosen
     ) -> Plan[None]:
-        """Keep the choice for the rest of the turn, where the question can be known again."""
+        """Keep the choice for the rest of the turn, where the question can be known again.
+
+        The boundary for a log that cannot be written: the view is answered all the same.
+        """
         key = _choice_key(request, turn, window)
         if key is None or not chosen.block:
             return
-        known = yield from call(self._log.get_derived, request.scope, _CHOICE, key)
-        if known is None:
-            yield from call(self._log.put_derived, request.scope, _CHOICE, key, chosen.to_bytes())
+        log, scope = self._log, request.scope
+        try:
+            if (yield from call(log.get_derived, scope, _CHOICE, key)) is None:
+                yield from call(log.put_derived, scope, _CHOICE, key, chosen.to_bytes())
+        except StorageError as error:
+            event = Degraded(part="log", reason=str(error), fallback="a choice made anew each step")
+            emit(self._listeners, event)
 
 
 def _recalled_item(considered: Considered) -> ReceiptItem:
@@ -350,16 +366,23 @@ def _choice_key(request: ViewRequest, turn: CurrentTurn, window: Window) -> str 
     if turn.question is None or turn.key is None or window.start_slot == 0:
         return None
     text = message_text(turn.question)
-    asked = f"{turn.key} {request.max_tokens} {window.start_slot} {text}"
+    asked = f"{turn.key} {request.asked_tokens} {window.start_slot} {text}"
     return sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _preservation(turn: CurrentTurn, window: Window, quote: _Quote, chosen: _Chosen) -> float:
-    """Importance the view carries, of all that was recorded before the current turn."""
+    """Importance the view carries, of all that was recorded before the current turn.
+
+    A message that stands in several parts counts where most of it stands.
+    """
     total = turn.history_importance
     if window.start_slot == 0 or total <= 0:
         return 1.0
-    return min(1.0, (window.importance + quote.importance + chosen.importance) / total)
+    carried: dict[str, float] = {}
+    for part in (window.carried, quote.carried, chosen.carried):
+        for message_id, importance in part.items():
+            carried[message_id] = max(importance, carried.get(message_id, 0.0))
+    return min(1.0, sum(carried.values()) / total)
 
 
 def _system_item(system: BaseMessage | None, counter: TokenCounter) -> list[ReceiptItem]:

@@ -54,9 +54,25 @@ class Window(NamedTuple):
         return sum(group.tokens for group in self.groups)
 
     @property
-    def importance(self) -> float:
-        """Sum over the records shown."""
-        return sum(self.records[i].importance for group in self.groups for i in group.indexes)
+    def carried(self) -> dict[str, float]:
+        """Importance of what is shown, by message id; of a message that was cut, in proportion."""
+        carried: dict[str, float] = {}
+        for group in self.groups:
+            whole = sum(self.records[i].tokens for i in group.indexes)
+            share = min(1.0, group.tokens / whole) if whole else 1.0
+            for record in (self.records[i] for i in group.indexes):
+                carried[record.message_id] = share * record.importance
+        return carried
+
+    @property
+    def seqs(self) -> frozenset[int]:
+        """The records shown whole."""
+        return frozenset(
+            self.records[i].seq
+            for group in self.groups
+            for i, message in zip(group.indexes, group.messages, strict=True)
+            if message is self.records[i].message
+        )
 
 
 def full_history(

@@ -48,7 +48,7 @@ class TestNames:
 
 class TestTopic:
     def test_talk_about_the_conversation_is_not_the_topic(self):
-        asked = "Can you list the order in which I brought up boats across our conversations?"
+        asked = "Can you remind me what I told you about boats in our conversations?"
         assert read(asked).terms == terms("boats")
 
     def test_the_question_mark_stays_for_the_encoder(self):
