@@ -7,14 +7,18 @@ it is removed.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+from contextlib import ExitStack, closing
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 from langchain_ctxmgr.memory.embeddings import Embedder
+from langchain_ctxmgr.storage import edge_folder
 from langchain_ctxmgr.storage.edge import EdgeVectorStore
 from langchain_ctxmgr.storage.sqlite import SqliteLog
+from langchain_ctxmgr.storage.vectors import DenseVectors
 
 LOG_FILE = "log.sqlite3"
 VECTORS_FOLDER = "vectors"
@@ -30,11 +34,27 @@ class Folder(NamedTuple):
     """To remove at the end; None for a folder that was named."""
 
     def close(self) -> None:
-        """Close both stores and remove a temporary folder."""
-        self.vectors.close()
-        self.log.close()
-        if self.temporary is not None:
-            self.temporary.cleanup()
+        """Close both stores and remove a temporary folder, whichever of them fails."""
+        with ExitStack() as stack:
+            if self.temporary is not None:
+                stack.callback(self.temporary.cleanup)
+            stack.callback(self.log.close)
+            stack.callback(self.vectors.close)
+
+    def drop_other_vectors(self) -> None:
+        """Remove the indexes of other embedding models: they may hold what was erased.
+
+        They are rebuilt from the log when such a model is used again.
+
+        Raises:
+            ShardInUseError: If another process owns one of them.
+        """
+        own = self.vectors.path
+        for path in own.parent.glob("*"):
+            if path.is_dir() and path != own:
+                with closing(EdgeVectorStore(path)) as other:
+                    other.drop()
+                shutil.rmtree(path)
 
 
 def open_folder(path: str | Path | None, embedder: Embedder | None) -> Folder:
@@ -47,14 +67,20 @@ def open_folder(path: str | Path | None, embedder: Embedder | None) -> Folder:
         raise ValueError(f"path must name a folder or be None, got {path!r}")
     temporary = tempfile.TemporaryDirectory(prefix="ctxmgr-") if path is None else None
     folder = Path(temporary.name if temporary is not None else str(path))
-    name, dense = _KEYWORDS, None
-    if embedder is not None:
-        name, dense = sha256(embedder.name.encode()).hexdigest()[:16], embedder.dense
-    return Folder(
-        log=log_in(folder),
-        vectors=EdgeVectorStore(folder / VECTORS_FOLDER / name, dense=dense),
-        temporary=temporary,
-    )
+    return Folder(log=log_in(folder), vectors=_vectors_in(folder, embedder), temporary=temporary)
+
+
+def _vectors_in(folder: Path, embedder: Embedder | None) -> EdgeVectorStore:
+    if embedder is None:
+        return EdgeVectorStore(folder / VECTORS_FOLDER / _KEYWORDS)
+    path = folder / VECTORS_FOLDER / sha256(embedder.name.encode()).hexdigest()[:16]
+
+    def dense() -> DenseVectors:
+        """As the index was made; only a new one asks the model."""
+        index = edge_folder.read(path)
+        return embedder.dense() if index is None or index.dense is None else index.dense
+
+    return EdgeVectorStore(path, dense=dense)
 
 
 def log_in(folder: Path) -> SqliteLog:

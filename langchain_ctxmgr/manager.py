@@ -6,15 +6,13 @@ rebuilt. Each method that waits is a plan, so it has an async twin.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
@@ -24,7 +22,8 @@ from langchain_ctxmgr._plans import Plan, arun, call, run
 from langchain_ctxmgr.budget.allocation import Analysis, ContextBudget, analyze
 from langchain_ctxmgr.budget.calibration import Calibration, PromptSizes
 from langchain_ctxmgr.budget.costs import cost
-from langchain_ctxmgr.budget.tokens import counter_for
+from langchain_ctxmgr.budget.tokens import CACHE_SIZE, counter_for
+from langchain_ctxmgr.closable import Closable
 from langchain_ctxmgr.compression.extractive import ExtractiveSummarizer
 from langchain_ctxmgr.errors import ContextOverflowError
 from langchain_ctxmgr.events import Listener, Recorded, emit
@@ -52,6 +51,7 @@ from langchain_ctxmgr.records import (
     PreparedContext,
     Scope,
 )
+from langchain_ctxmgr.settings import Settings
 from langchain_ctxmgr.storage.message_log import MessageLog, Verification
 from langchain_ctxmgr.storage.vectors import VectorStore
 from langchain_ctxmgr.view.builder import Summarizer, ViewBuilder, ViewRequest
@@ -64,7 +64,7 @@ INDEX_STEP = 512
 """Records a turn indexes at most, so that a large backlog never holds one turn up."""
 
 
-class ContextManager:
+class ContextManager(Closable):
     """Records conversations and prepares contexts from them.
 
     `open` is the usual way in: a folder with a SQLite log and a Qdrant Edge shard. One
@@ -83,6 +83,7 @@ class ContextManager:
         order: In which order recalled messages are shown; as they were said by default.
         budget: By default the model's window.
         tenant_id: Binds one tenant; without it every scope must name one.
+        token_cache_size: Messages whose token count is remembered.
         listeners: Called with what happens (`events`).
         clock: The present instant, aware.
     """
@@ -99,6 +100,7 @@ class ContextManager:
         order: Order = Order.CACHE_STABLE,
         budget: ContextBudget | None = None,
         tenant_id: str | None = None,
+        token_cache_size: int = CACHE_SIZE,
         listeners: Sequence[Listener] = (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -107,9 +109,8 @@ class ContextManager:
         self._listeners = tuple(listeners)
         self._clock = clock
         self._budget = _budget_of(budget, model)
-        self._counter = counter_for(model)
-        self._calibration = Calibration()
-        self._sizes = PromptSizes(self._calibration, model)
+        self._counter = counter_for(model, cache_size=token_cache_size)
+        self._sizes = PromptSizes(Calibration(), model)
         self._log = log
         embedder = embeddings if isinstance(embeddings, Embedder) else embeddings_from(embeddings)
         self._indexer = Indexer(log, vectors, embedder, listeners=self._listeners)
@@ -127,6 +128,7 @@ class ContextManager:
             summarizer or ExtractiveSummarizer(),
             self._counter,
             selector=selection,
+            listeners=self._listeners,
         )
         self._folder: Folder | None = None
         self._closing = threading.Lock()
@@ -137,7 +139,7 @@ class ContextManager:
         path: str | Path | None,
         *,
         embeddings: Embeddings | str | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> Self:
         """A manager over the folder `path`, made when missing; None: a temporary one.
 
@@ -278,7 +280,11 @@ class ContextManager:
         budget = self._budget or ContextBudget(max_input_tokens=limit, reserve_tokens=0)
         yield from self._indexer.catch_up(limit=INDEX_STEP)
         branch = yield from call(self._log.branch, thread, head=head)
-        room = limit if self._counter.exact else self._calibration.room(self._model, limit)
+        thread_key = (thread.tenant_id, thread.thread_id)
+        room = limit
+        if not self._counter.exact:
+            turn = question and (question.id or str(question.content))
+            room = self._sizes.room(thread_key, turn, limit)
         try:
             view = yield from self._views.build(
                 ViewRequest(
@@ -288,13 +294,14 @@ class ContextManager:
                     system=lead,
                     tools=tuple(tools),
                     max_tokens=room,
+                    asked_tokens=limit,
                     budget=budget,
                     asked_at=self._clock(),
                 )
             )
         except ContextOverflowError as error:
             raise error.scaled(room, limit) from None
-        self._sizes.sent((thread.tenant_id, thread.thread_id), view.tokens)
+        self._sizes.sent(thread_key, view.tokens)
         elapsed = timedelta(seconds=time.perf_counter() - started)
         announce(view, thread, limit, elapsed, self._listeners)
         return context_of(
@@ -302,7 +309,7 @@ class ContextManager:
             max_tokens=limit,
             exact=self._counter.exact,
             budget=budget,
-            cost=cost(view.tokens, self._model),
+            cost=cost(view.tokens, self._model, at=self._clock()),
             elapsed=elapsed,
         )
 
@@ -396,6 +403,8 @@ class ContextManager:
             )
         erased = yield from call(self._log.erase, where)
         vectors = yield from self._indexer.erase(where)
+        if self._folder is not None:
+            self._folder.drop_other_vectors()
         self._views.forget()
         return ErasureReceipt(
             scope=where,
@@ -432,14 +441,21 @@ class ContextManager:
         """Figures of this manager, and of a tenant or thread when one is named or bound.
 
         `tokens`: hits and misses of the token count cache. `log`: records, revisions,
-        threads and bytes. `index`: how many records it is behind the log.
+        threads and bytes. `index`: how many records it is behind the log, None without one.
         """
-        figures: dict[str, Any] = {"tokens": asdict(self._counter.stats)}
-        figures["tokens"]["hit_ratio"] = self._counter.stats.hit_ratio
+        return run(self._stats(scope))
+
+    async def astats(self, *, scope: Scope | None = None) -> dict[str, Any]:
+        """`stats` on an event loop."""
+        return await arun(self._stats(scope))
+
+    def _stats(self, scope: Scope | None) -> Plan[dict[str, Any]]:
+        counts = self._counter.stats
+        figures: dict[str, Any] = {"tokens": {**asdict(counts), "hit_ratio": counts.hit_ratio}}
         if scope is not None or self._tenant_id is not None:
             where = self._scope(scope or Scope(tenant_id=self._tenant_id))
-            figures["log"] = asdict(self._log.tenant_stats(where))
-        figures["index"] = {"behind": run(self._indexer.behind())}
+            figures["log"] = asdict((yield from call(self._log.tenant_stats, where)))
+        figures["index"] = {"behind": (yield from self._indexer.behind())}
         return figures
 
     def close(self) -> None:
@@ -448,32 +464,6 @@ class ContextManager:
             folder, self._folder = self._folder, None
             if folder is not None:
                 folder.close()
-
-    async def aclose(self) -> None:
-        """`close` on an event loop."""
-        await asyncio.to_thread(self.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     def _limit(self, max_tokens: int | None) -> int:
         if max_tokens is not None:

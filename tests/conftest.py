@@ -22,5 +22,7 @@ if _vocabularies is not None:
     os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(_vocabularies))
 
 settings.register_profile("short", max_examples=100, deadline=None)
-settings.register_profile("long", max_examples=int(os.environ.get("CTXMGR_EXAMPLES", "20000")), deadline=None)
+settings.register_profile(
+    "long", max_examples=int(os.environ.get("CTXMGR_EXAMPLES", "20000")), deadline=None
+)
 settings.load_profile("short")

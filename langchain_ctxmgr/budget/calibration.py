@@ -7,7 +7,7 @@ import re
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
@@ -15,6 +15,8 @@ from langchain_core.messages.ai import UsageMetadata
 
 from langchain_ctxmgr.budget.tokens import model_name
 from langchain_ctxmgr.budget.vocabulary import encoding_for
+
+T = TypeVar("T")
 
 _MIN_TOKENS = 64
 """Shorter prompts say more of a provider's fixed overhead than of its tokenizer."""
@@ -94,21 +96,34 @@ class Calibration:
 
 
 class PromptSizes:
-    """What was counted for the last prompt of each thread, until its answer reports usage."""
+    """Room and size of each thread's prompts, and what their answers teach about them."""
 
     def __init__(self, calibration: Calibration, model: str | BaseChatModel | None) -> None:
         self._calibration = calibration
         self._model = model
         self._counted: OrderedDict[Hashable, int] = OrderedDict()
+        self._rooms: OrderedDict[Hashable, tuple[Hashable, int]] = OrderedDict()
         self._lock = threading.Lock()
+
+    def room(self, thread: Hashable, turn: Hashable, max_tokens: int) -> int:
+        """The count that stays within `max_tokens`, the same on each step of one turn.
+
+        What is learnt in a tool loop counts from the next turn on: within the turn nothing
+        that was sent may change.
+        """
+        with self._lock:
+            known = self._rooms.get(thread)
+            if known is not None and known[0] == (turn, max_tokens):
+                return known[1]
+        room = self._calibration.room(self._model, max_tokens)
+        with self._lock:
+            _keep(self._rooms, thread, ((turn, max_tokens), room))
+        return room
 
     def sent(self, thread: Hashable, counted_tokens: int) -> None:
         """A prompt of `counted_tokens` was prepared for `thread`."""
         with self._lock:
-            self._counted[thread] = counted_tokens
-            self._counted.move_to_end(thread)
-            while len(self._counted) > _MAX_THREADS:
-                self._counted.popitem(last=False)
+            _keep(self._counted, thread, counted_tokens)
 
     def answered(self, thread: Hashable, messages: Iterable[BaseMessage]) -> None:
         """Learn from the first of `messages` that reports usage for the last prompt."""
@@ -125,6 +140,13 @@ class PromptSizes:
         with self._lock:
             counted = self._counted.pop(thread, 0)
         self._calibration.observe(self._model, counted, usage)
+
+
+def _keep(latest: OrderedDict[Hashable, T], thread: Hashable, value: T) -> None:
+    latest[thread] = value
+    latest.move_to_end(thread)
+    if len(latest) > _MAX_THREADS:
+        latest.popitem(last=False)
 
 
 def _prior(name: str | None) -> float:

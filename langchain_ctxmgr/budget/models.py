@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from langchain_core.language_models import BaseChatModel
 
 from langchain_ctxmgr.budget.tokens import model_name
-from langchain_ctxmgr.budget.vocabulary import encoding_for
+from langchain_ctxmgr.budget.vocabulary import encoding_for, register_encoding
 from langchain_ctxmgr.errors import UnknownModelError
 
 if TYPE_CHECKING:
@@ -107,6 +107,8 @@ def register_model(
     )
     with _registered_lock:
         _registered[name.lower()] = info
+    if encoding is not None:
+        register_encoding(name, encoding)
     return info
 
 

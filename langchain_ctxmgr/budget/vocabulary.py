@@ -43,8 +43,18 @@ class ModelEncoding(NamedTuple):
     """Whether it is the model's own; otherwise the nearest there is."""
 
 
+_registered: dict[str, ModelEncoding] = {}
+
+
+def register_encoding(model: str, encoding: str) -> None:
+    """Let `encoding` be known as the vocabulary of `model`."""
+    _registered[model.lower()] = ModelEncoding(encoding, is_own=True)
+
+
 def encoding_for(model: str | None) -> ModelEncoding:
     """The vocabulary of `model`, or the nearest one for a model that has another."""
+    if model is not None and model.lower() in _registered:
+        return _registered[model.lower()]
     bare = _PREFIXES.sub("", _PREFIXES.sub("", (model or "").strip().lower()))
     if _O200K.match(bare):
         return ModelEncoding("o200k_base", is_own=True)

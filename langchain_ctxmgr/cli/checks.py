@@ -138,8 +138,8 @@ def _edge() -> Check:
     except ImportError as error:
         return Check(
             name="vectors",
-            state=State.DEGRADED,
-            found=f"Qdrant Edge cannot be loaded ({error}): recall by the log's keywords only",
+            state=State.BROKEN,
+            found=f"Qdrant Edge cannot be loaded ({error})",
             mend="pip install 'qdrant-edge-py==0.9.*'",
         )
     return Check(
@@ -171,8 +171,9 @@ def _ownership(vectors: Path) -> Check:
 
     try:
         index = edge_folder.read(vectors)
-        with closing(EdgeVectorStore(vectors, dense=None if index is None else index.dense)) as own:
-            own.setup()
+        if index is not None:
+            with closing(EdgeVectorStore(vectors, dense=index.dense)) as own:
+                own.setup()
     except ShardInUseError as error:
         return Check(
             name="vectors' owner",

@@ -9,6 +9,7 @@ from langchain_openai import ChatOpenAI
 
 from langchain_ctxmgr.budget import models
 from langchain_ctxmgr.budget.models import Price, listed_model, model_info, register_model
+from langchain_ctxmgr.budget.tokens import counter_for
 from langchain_ctxmgr.errors import UnknownModelError
 
 
@@ -98,3 +99,9 @@ class TestRegisterModel:
     def test_a_price_that_cannot_be_is_refused(self, rate):
         with pytest.raises(ValueError, match="input must be a Decimal of at least 0"):
             Price(input=rate, output=Decimal(1))
+
+
+def test_a_registered_vocabulary_is_the_one_that_counts():
+    register_model("house-model", max_input_tokens=9_000, encoding="cl100k_base")
+    counter = counter_for("house-model")
+    assert (counter.name, counter.exact) == ("cl100k_base", True)
