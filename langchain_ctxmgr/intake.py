@@ -179,6 +179,15 @@ def system_of(system: object) -> BaseMessage | None:
     raise ValueError(f"system must be text or a SystemMessage, got {_shown(system)}")
 
 
+def tools_of(tools: object) -> tuple[object, ...]:
+    """What the model may call; None means nothing.
+
+    Raises:
+        ValueError: If it is no sequence.
+    """
+    return () if tools is None else tuple(_several("tools", tools))
+
+
 def positive(name: str, number: object) -> int:
     """`number`, if it is an int of at least 1.
 

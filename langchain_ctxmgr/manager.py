@@ -38,6 +38,7 @@ from langchain_ctxmgr.intake import (
     system_of,
     text_of,
     thread_of,
+    tools_of,
 )
 from langchain_ctxmgr.memory.embeddings import Embedder, embeddings_from
 from langchain_ctxmgr.memory.indexer import Indexer, Progress
@@ -209,7 +210,7 @@ class ContextManager(Closable):
         scope: Scope,
         query: str | BaseMessage | None = None,
         max_tokens: int | None = None,
-        tools: Sequence[object] = (),
+        tools: Sequence[object] | None = None,
         system: str | BaseMessage | None = None,
         head: str | None = None,
     ) -> PreparedContext:
@@ -247,7 +248,7 @@ class ContextManager(Closable):
         scope: Scope,
         query: str | BaseMessage | None = None,
         max_tokens: int | None = None,
-        tools: Sequence[object] = (),
+        tools: Sequence[object] | None = None,
         system: str | BaseMessage | None = None,
         head: str | None = None,
     ) -> PreparedContext:
@@ -269,13 +270,13 @@ class ContextManager(Closable):
         scope: Scope,
         query: str | BaseMessage | None,
         max_tokens: int | None,
-        tools: Sequence[object],
+        tools: Sequence[object] | None,
         system: str | BaseMessage | None,
         head: str | None,
     ) -> Plan[PreparedContext]:
         started = time.perf_counter()
         thread = self._thread(scope)
-        question, lead = question_of(query), system_of(system)
+        question, lead, given_tools = question_of(query), system_of(system), tools_of(tools)
         limit = self._limit(max_tokens)
         budget = self._budget or ContextBudget(max_input_tokens=limit, reserve_tokens=0)
         yield from self._indexer.catch_up(limit=INDEX_STEP)
@@ -292,7 +293,7 @@ class ContextManager(Closable):
                     branch=branch,
                     query=question,
                     system=lead,
-                    tools=tuple(tools),
+                    tools=given_tools,
                     max_tokens=room,
                     asked_tokens=limit,
                     budget=budget,
@@ -368,7 +369,11 @@ class ContextManager(Closable):
         return [record.message async for record in self._log.ahistory(self._thread(scope))]
 
     def analyze(
-        self, messages: Messages, *, max_tokens: int | None = None, tools: Sequence[object] = ()
+        self,
+        messages: Messages,
+        *,
+        max_tokens: int | None = None,
+        tools: Sequence[object] | None = None,
     ) -> Analysis:
         """How full `messages` would make the window, and what to do about it; changes nothing."""
         budget = self._budget
@@ -376,7 +381,7 @@ class ContextManager(Closable):
             messages_of(messages),
             counter=self._counter,
             limit_tokens=self._limit(max_tokens),
-            tools=tools,
+            tools=tools_of(tools),
             thresholds=None if budget is None else budget.thresholds,
         )
 

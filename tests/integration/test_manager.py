@@ -277,6 +277,8 @@ class TestArguments:
             ({"query": 7}, "query must be text or a HumanMessage, got 7"),
             ({"query": AIMessage("x")}, "query must be text or a HumanMessage"),
             ({"system": 3}, "system must be text or a SystemMessage, got 3"),
+            ({"tools": "search"}, "tools must be a sequence, got 'search'"),
+            ({"tools": [7]}, "7"),
             ({"head": "nowhere"}, "nowhere"),
             ({"scope": None}, "scope must be a Scope, got None"),
             ({"scope": Scope(tenant_id="acme")}, "scope must have a thread_id"),
