@@ -187,7 +187,7 @@ class Database:
 
     def _prepare_file(self) -> None:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(
                 f"the folder {self.path.parent} cannot be made: {error.strerror}; "
@@ -202,11 +202,10 @@ class Database:
             connection.close()
 
     def _check_owner(self, connection: sqlite3.Connection) -> None:
-        application = _pragma(connection, "application_id")
-        if application == _APPLICATION_ID:
-            return
+        # Tables first: another process that is making the file right now sets both at once.
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if tables or application:
+        application = _pragma(connection, "application_id")
+        if application != _APPLICATION_ID and (tables or application):
             raise StorageError(f"{self.path} is another program's database; name another file")
 
     def _enter_wal(self, connection: sqlite3.Connection) -> None:
