@@ -156,7 +156,7 @@ class MessageLog(Protocol):
         """`fetch` without texts and without superseded revisions, each turn once.
 
         With `around`, also what stands up to so many slots before and after each on its
-        branch.
+        branch, as far as `scope` sees it.
         """
         ...
 
@@ -170,7 +170,10 @@ class MessageLog(Protocol):
     def search(
         self, scope: Scope, terms: Sequence[int], *, limit: int, after_seq: int = 0
     ) -> list[TermHit]:
-        """Records after `after_seq` with any of `terms`, best BM25 score first, ties by `seq`."""
+        """Records after `after_seq` with any of `terms`, best BM25 score first, ties by `seq`.
+
+        Scored among the records `scope` sees.
+        """
         ...
 
     def pending(self, after_seq: int, limit: int) -> list[IndexEntry]:
@@ -329,6 +332,11 @@ def tenant_of(scope: Scope) -> str:
     if scope.tenant_id is None:
         raise ValueError(f"scope must have a tenant_id, got {scope}")
     return scope.tenant_id
+
+
+def user_of(scope: Scope) -> str | None:
+    """The user whose records alone a scope sees; None if it sees every user's."""
+    return scope.user_id if scope.thread_id is None else None
 
 
 def thread_of(scope: Scope) -> tuple[str, str]:

@@ -132,7 +132,7 @@ class Database:
         self._check_process()
         idle = self._waiting if timeout else self._instant
         try:
-            connection = idle.pop() if idle else self._open(timeout)
+            connection = self._take(idle, timeout)
         except sqlite3.Error as error:
             self._explain(error)
         try:
@@ -145,6 +145,12 @@ class Database:
             idle.append(connection)
             if self._closed or len(idle) > _IDLE_CONNECTIONS:
                 self._close_idle(keep=0 if self._closed else _IDLE_CONNECTIONS)
+
+    def _take(self, idle: deque[sqlite3.Connection], timeout: timedelta) -> sqlite3.Connection:
+        try:
+            return idle.pop()
+        except IndexError:  # none is idle, or another thread took the last
+            return self._open(timeout)
 
     def _check_process(self) -> None:
         if self._closed:

@@ -15,7 +15,7 @@ from heapq import nsmallest
 from typing import Any, Final
 
 from langchain_ctxmgr.records import Branch, LogRecord, Scope, Span, Turn
-from langchain_ctxmgr.storage.message_log import IndexEntry, LogStats, tenant_of, thread_of
+from langchain_ctxmgr.storage.message_log import IndexEntry, LogStats, tenant_of, thread_of, user_of
 from langchain_ctxmgr.storage.sqlite_rows import (
     NEWEST,
     RECORD_COLUMNS,
@@ -31,7 +31,7 @@ from langchain_ctxmgr.storage.sqlite_rows import (
 Connection = sqlite3.Connection
 _NO_LIMIT: Final = -1
 _ITSELF: Final = "r.seq = j.value"
-_NEAR: Final = "CROSS JOIN records h ON h.seq = j.value"
+_NEAR: Final = "CROSS JOIN records h ON h.seq = j.value AND (? OR h.user_id = ?)"
 IN_SCOPE: Final = "t.tenant_id = ? AND ifnull(t.thread_id = ?, 1) AND (? OR r.user_id = ?)"
 """Holds for the records `t`, `r` that the parameters of `in_scope` let through."""
 _AROUND: Final = (
@@ -41,8 +41,8 @@ _AROUND: Final = (
 
 def in_scope(scope: Scope) -> tuple[str, str | None, bool, str | None]:
     """The parameters of `IN_SCOPE`: a thread belongs together whoever spoke in it."""
-    of_all = scope.user_id is None or scope.thread_id is not None
-    return tenant_of(scope), scope.thread_id, of_all, scope.user_id
+    user_id = user_of(scope)
+    return tenant_of(scope), scope.thread_id, user_id is None, user_id
 
 
 def thread_key(connection: Connection, tenant_id: str, thread_id: str) -> int | None:
@@ -173,12 +173,13 @@ def fetch(connection: Connection, scope: Scope, seqs: Sequence[int]) -> list[Log
 
 def turns(connection: Connection, scope: Scope, seqs: Sequence[int], around: int = 0) -> list[Turn]:
     """See `MessageLog.turns`."""
-    near, reach = ("", ()) if around == 0 else (_NEAR, (around, around))
+    seen = in_scope(scope)
+    near, reach = ("", ()) if around == 0 else (_NEAR, (*seen[2:], around, around))
     rows = connection.execute(
         f"SELECT {TURN_COLUMNS} FROM json_each(?) j {near} CROSS JOIN records r "
         f"CROSS JOIN threads t ON t.thread = r.thread WHERE {_AROUND if around else _ITSELF} "
         f"AND {IN_SCOPE} AND (t.revisions = 0 OR {NEWEST})",
-        (json.dumps([*seqs]), *reach, *in_scope(scope)),
+        (json.dumps([*seqs]), *reach, *seen),
     )
     return [turn_of(row) for row in ({row[0]: row for row in rows}.values() if around else rows)]
 

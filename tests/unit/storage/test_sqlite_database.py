@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import stat
 import threading
 import time
+from collections import deque
 from contextlib import closing
 from datetime import timedelta
 
@@ -34,6 +36,14 @@ class TestOpening:
         with SqliteLog(tmp_path / "a" / "b" / "log.db") as log:
             log.append(ALICE, talk(1))
         assert (tmp_path / "a" / "b" / "log.db").exists()
+
+    def test_a_folder_it_makes_is_for_its_owner_alone_and_one_it_finds_is_left(self, tmp_path):
+        found = tmp_path / "found"
+        found.mkdir()
+        found.chmod(0o755)
+        for folder, mode in ((tmp_path / "made", 0o700), (found, 0o755)):
+            with SqliteLog(folder / "log.db"):
+                assert stat.S_IMODE(folder.stat().st_mode) == mode
 
     def test_a_constructor_touches_nothing(self, path):
         SqliteLog(path)
@@ -288,6 +298,14 @@ class TestClosing:
             thread.join(5)
         assert unexpected == []
         assert not log._database._waiting
+
+    def test_an_idle_connection_that_another_thread_takes_first_is_not_missed(self, log):
+        class Raced(deque):
+            def __bool__(self):
+                return True
+
+        log._database._waiting = Raced()
+        assert log.branch(ALICE).head is None
 
     def test_idle_connections_are_bounded(self, log):
         barrier = threading.Barrier(20)

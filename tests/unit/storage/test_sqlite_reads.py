@@ -57,6 +57,8 @@ READS = {
     "fetch": lambda log: log.fetch(ALICE, [41, 42]),
     "turns": lambda log: log.turns(ALICE, [41, 42]),
     "tenant turns": lambda log: log.turns(Scope(tenant_id="acme"), [41, 42]),
+    "user turns": lambda log: log.turns(Scope(tenant_id="acme", user_id="alice"), [41], around=2),
+    "user search": lambda log: log.search(Scope(tenant_id="acme", user_id="alice"), [1], limit=3),
     "search": lambda log: log.search(ALICE, [1, 2], limit=3),
     "tail search": lambda log: log.search(ALICE, [1, 2], limit=3, after_seq=60),
     "pending": lambda log: log.pending(50, 5),
@@ -99,6 +101,15 @@ class TestSearchOverManyMatches:
         assert [record.message.content for record in log.fetch(OTHER, [hits[0].seq])] == ["37"]
         assert [hit.seq for hit in hits] == [hit.seq for hit in exhaustive[:10]]
         assert [hit.score for hit in hits] == pytest.approx([h.score for h in exhaustive[:10]])
+
+    def test_what_others_say_crowds_out_nothing_of_a_users(self, log, monkeypatch):
+        monkeypatch.setattr(sqlite_search, "MAX_SCORED", 30)
+        user = Scope(tenant_id="acme", user_id="alice")
+        before = log.search(user, [1, 2], limit=9)
+        [own] = log.append(ALICE, [draft("own", "own", terms=(77, *range(200, 240)))])
+        log.append(BOB, [draft(str(n), f"s{n}", terms=(1, 2, 77)) for n in range(80)])
+        assert [hit.seq for hit in log.search(user, [77], limit=9)] == [own.seq]
+        assert [hit.seq for hit in log.search(user, [1, 2], limit=9)] == [h.seq for h in before]
 
     def test_other_tenants_do_not_change_the_scores(self, log):
         before = log.search(ALICE, [1], limit=3)
