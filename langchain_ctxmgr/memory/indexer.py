@@ -67,6 +67,7 @@ class Indexer:
         self._encoder = Breaker("embeddings", "keyword vectors", listeners)
         self._busy = threading.Lock()
         self._erased: list[Scope] = []
+        """What was erased during the run under way; empty between runs."""
 
     def catch_up(
         self, *, limit: int | None = None, progress: Callable[[int, int], None] | None = None
@@ -89,6 +90,7 @@ class Indexer:
             self._store.failed(error)
             done = Progress(indexed=0, remaining=0)
         finally:
+            self._erased.clear()
             self._busy.release()
         if done.indexed:
             emit(self._listeners, CaughtUp(indexed=done.indexed, remaining=done.remaining))
@@ -113,6 +115,7 @@ class Indexer:
             done = yield from self._run(self._vectors, None, progress)
             self._store.worked()
         finally:
+            self._erased.clear()
             self._busy.release()
         return done
 
@@ -136,7 +139,8 @@ class Indexer:
         """
         if self._vectors is None:
             return 0
-        self._erased.append(scope)
+        if self._busy.locked():
+            self._erased.append(scope)
         return (yield from call(self._vectors.delete, scope))
 
     def _learn(self) -> Plan[None]:

@@ -45,8 +45,7 @@ _TALK = re.compile(
 )
 _LIST = re.compile(
     r"""
-      ^\W*(?:what|which)\s+(?:\w+\s+){0,3}?(?:are|were|do|does|did|has|have)\b.*\b(?:both|all)\b
-    | ^\W*(?:what|which)\s+(?:(?:kinds?|types?|sorts?)\s+of\s+)?
+      ^\W*(?:what|which)\s+(?:(?:kinds?|types?|sorts?)\s+of\s+)?
         (?!(?:is|was|does|did|do|has|have|this|his)\b)(?:[\w-]+\s+){0,2}?(?!\w*(?:ss|us|is)\b)\w+s
         \s+(?:has|have|does|do|did|are|were|was|is)\b
     | \b(?:list|enumerate|summari[sz]e|summary|overview|recap|walk\s+me\s+through)\b

@@ -11,7 +11,13 @@ from langchain_core.messages import HumanMessage
 
 from langchain_ctxmgr.analysis import terms
 from langchain_ctxmgr.budget.tokens import counter_for
-from langchain_ctxmgr.memory.packing import CUT_MARK, Packing, excerpt
+from langchain_ctxmgr.memory.packing import (
+    CUT_MARK,
+    MAX_MISSES,
+    MAX_REFUSED,
+    Packing,
+    excerpt,
+)
 from langchain_ctxmgr.records import LogRecord
 
 COUNTER = counter_for("gpt-4o-mini")
@@ -69,6 +75,22 @@ class TestPacking:
         assert [item.included for item in pack.considered] == [True, False, True]
         assert "does not fit" in pack.considered[1].reason
 
+    def test_a_run_of_misses_ends_it_and_only_the_best_are_accounted_for(self):
+        pack = packing(60)
+        long = [f"{i} " + "long " * 44 for i in range(MAX_MISSES)]
+        pack.offer(record(0, "short one, said first of all"), 1.0, {})
+        for slot, text in enumerate(long[1:], 1):
+            pack.offer(record(slot, text), -slot, {})
+        assert not pack.is_full
+        pack.offer(record(90, "short"), -90, {})
+        for slot, text in enumerate(long, 100):
+            assert not pack.is_full
+            pack.offer(record(slot, text), -slot, {})
+        assert pack.is_full
+        refused = [item.id for item in pack.considered if not item.included]
+        assert refused == [f"m{slot}" for slot in range(1, MAX_REFUSED + 1)]
+        assert [item.id for item in pack.considered if item.included] == ["m0", "m90"]
+
     def test_the_number_wanted_ends_it(self):
         pack = packing(None, k=1)
         pack.offer(record(0, "one"), 1.0, {})
@@ -84,7 +106,8 @@ class TestPacking:
         assert "The harbour opens at nine." in memory.text
         assert memory.text.startswith(CUT_MARK)
         assert memory.text.endswith(CUT_MARK)
-        assert sum(pack.carried.values()) < 0.5
+        shown = len(memory.text) / len(text)
+        assert pack.carried == {"m0": pytest.approx(0.5 * shown)}
 
     def test_the_same_words_on_the_same_day_are_shown_once(self):
         pack = packing(200)

@@ -67,6 +67,16 @@ class TestTopic:
     def test_questions_for_many_turns_are_told(self, text: str, *, is_list: bool):
         assert read(text).is_list is is_list
 
+    @pytest.mark.parametrize(
+        "text",
+        ["Were the boats put in order?", "Which aspects of boats brought up a quarrel?"],
+    )
+    def test_words_of_the_topic_are_kept(self, text: str):
+        assert read(text).terms == tuple(dict.fromkeys(terms(text)))
+
+    def test_both_or_all_does_not_make_a_list(self):
+        assert not read("What did Tom paint, and was it all blue?").is_list
+
     @pytest.mark.parametrize("text", ["When was it?", "How long did it take?", "What year?"])
     def test_questions_for_a_time_are_told(self, text: str):
         assert read(text).asks_when

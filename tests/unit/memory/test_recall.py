@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +21,7 @@ from langchain_ctxmgr.budget.tokens import counter_for
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import CaughtUp, Degraded, Event
 from langchain_ctxmgr.memory.embeddings import Embedder
-from langchain_ctxmgr.memory.indexer import BATCH, Indexer
+from langchain_ctxmgr.memory.indexer import BATCH, TIE_BREAK, Indexer, keyword_vectors
 from langchain_ctxmgr.memory.recall import Recall, Recalled
 from langchain_ctxmgr.memory.retriever import MemoryRetriever
 from langchain_ctxmgr.records import Draft, Memory, Scope
@@ -171,6 +174,46 @@ class TestRecall:
         run(bench.indexer.catch_up())
         assert CHAT[5] not in bench.texts("Where are the bees?", before_slot=5)
 
+    def test_what_the_view_shows_is_not_recalled_and_the_rest_says_what_it_carries(
+        self, bench: Bench
+    ):
+        bench.say(*CHAT)
+        run(bench.indexer.catch_up())
+        (boat,) = bench.find("What is the boat called?", k=1).carried
+        found = bench.find("What is the boat called?", shown={2})
+        assert boat not in found.carried
+        assert found.carried == {memory.id: 0.5 for memory in found.memories}
+
+    def test_a_turn_indexed_during_the_question_is_found(self, words_only: Bench, monkeypatch):
+        words_only.say(*CHAT)
+        run(words_only.indexer.catch_up())
+        words_only.say("My kayak is orange.")
+        ask = words_only.vectors.query
+
+        def overtaken(*args, **settings):
+            answer = ask(*args, **settings)
+            run(words_only.indexer.catch_up())
+            return answer
+
+        monkeypatch.setattr(words_only.vectors, "query", overtaken)
+        assert words_only.texts("kayak?", k=1) == ["My kayak is orange."]
+
+    async def test_the_model_is_never_loaded_on_the_event_loop(self, log: SqliteLog, tmp_path):
+        threads: list[threading.Thread] = []
+
+        class Slow(BagOfWords):
+            def embed_query(self, text: str) -> list[float]:
+                threads.append(threading.current_thread())
+                return super().embed_query(text)
+
+        embedder = Embedder(Slow(), "words")
+        vectors = EdgeVectorStore(tmp_path / "vectors", dense=embedder.dense)
+        recall = Recall(log, vectors, embedder, COUNTER)
+        await arun(recall.find(SCOPE, "boat?", asked_at=START))
+        vectors.close()
+        assert threads
+        assert threading.main_thread() not in threads
+
     def test_another_branch_is_not_recalled(self, bench: Bench):
         bench.append([HumanMessage(text, id=f"m{i}") for i, text in enumerate(CHAT)])
         fork = [HumanMessage(CHAT[0], id="m0"), HumanMessage("My boat is Heron.", id="f")]
@@ -241,8 +284,40 @@ class TestDegraded:
         assert bench.texts("What is the boat called?", k=1) == [CHAT[1]]
         assert bench.degraded == ["embeddings"]
 
+    @pytest.mark.parametrize("vector", [[0.1] * 63, [float("nan")] * 64, []])
+    def test_a_bad_vector_of_the_question_leaves_keywords(self, bench: Bench, vector, monkeypatch):
+        bench.say(*CHAT)
+        run(bench.indexer.catch_up())
+        monkeypatch.setattr(bench.model, "embed_query", lambda text: vector)
+        assert bench.texts("What is the boat called?", k=1) == [CHAT[1]]
+        assert bench.degraded == ["embeddings"]
+
 
 class TestIndexer:
+    @pytest.mark.parametrize(
+        "vectors", [[[0.1] * 64], [[0.1] * 63] * len(CHAT), [[float("inf")] * 64] * len(CHAT)]
+    )
+    def test_bad_vectors_leave_the_keywords_indexed(self, bench: Bench, vectors, monkeypatch):
+        bench.say(*CHAT)
+        monkeypatch.setattr(bench.model, "embed_documents", lambda texts: vectors)
+        assert run(bench.indexer.catch_up()).indexed == len(CHAT)
+        assert bench.log.watermark(bench.vectors.index_id) == bench.log.last_seq()
+        assert bench.vectors.count(SCOPE) == len(CHAT)
+        assert bench.degraded == ["embeddings"]
+
+    def test_equal_texts_have_weights_of_their_own(self):
+        weights = [keyword_vectors([7, 7, 9], seq) for seq in range(1, 2_000)]
+        for arm in weights[0]:
+            firsts = [vectors[arm].values[0] for vectors in weights]
+            assert len(set(firsts)) == len(firsts)
+            assert max(firsts) / min(firsts) < 1 + TIE_BREAK
+
+    def test_erasing_leaves_nothing_behind(self, bench: Bench):
+        bench.say(*CHAT)
+        for _ in range(3):
+            run(bench.indexer.erase(SCOPE))
+        assert bench.indexer._erased == []
+
     def test_it_takes_in_what_is_new_and_nothing_twice(self, bench: Bench):
         bench.say(*CHAT)
         assert run(bench.indexer.catch_up()).indexed == len(CHAT)
@@ -295,6 +370,7 @@ class TestIndexer:
         bench.indexer._embedder.model = Erasing()
         run(bench.indexer.catch_up())
         assert bench.vectors.count(SCOPE) == 0
+        assert bench.indexer._erased == []
 
 
 class FakeManager:
@@ -336,6 +412,15 @@ class TestMemoryRetriever:
             "is_excerpt": False,
         }
         assert await retriever.ainvoke("boat?") == [document]
+
+    def test_its_package_names_it_and_loads_nothing_before_that(self):
+        code = (
+            "import sys, langchain_ctxmgr.memory as memory;"
+            "assert 'langchain_ctxmgr.memory.retriever' not in sys.modules;"
+            "from langchain_ctxmgr.memory import MemoryRetriever;"
+            "assert MemoryRetriever is memory.retriever.MemoryRetriever"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
 
     def test_its_scope_cannot_be_exchanged(self):
         retriever = MemoryRetriever(manager=FakeManager(), scope=SCOPE)
