@@ -216,6 +216,7 @@ class MessageLog(Protocol):
         May be called again. The thread can be recorded into afterwards, from position 0.
 
         Raises:
+            ValueError: If the scope names a user and no thread.
             StorageError: If the rows are gone but other connections keep the files from
                 being cleaned; the next `erase` finishes it.
         """
@@ -332,6 +333,18 @@ def tenant_of(scope: Scope) -> str:
     if scope.tenant_id is None:
         raise ValueError(f"scope must have a tenant_id, got {scope}")
     return scope.tenant_id
+
+
+def require_erasable(scope: Scope) -> None:
+    """Return when `scope` names all that an erasure would take.
+
+    Raises:
+        ValueError: If it names no tenant, or a user without a thread: a user's records cannot
+            be erased apart, and taking the tenant's for them would be far too much.
+    """
+    tenant_of(scope)
+    if user_of(scope) is not None:
+        raise ValueError(f"scope must name a thread or a tenant to erase, got {scope}")
 
 
 def user_of(scope: Scope) -> str | None:

@@ -23,7 +23,7 @@ from langchain_ctxmgr.storage.message_log import (
     LogStats,
     TermHit,
     Verification,
-    tenant_of,
+    require_erasable,
     thread_of,
 )
 from langchain_ctxmgr.storage.sqlite_append import Entry, append, entry_of, new_thread
@@ -305,7 +305,7 @@ class SqliteLog:
 
     def erase(self, scope: Scope) -> Erased:
         """Remove a thread or a whole tenant: nothing of it is left in the file or its WAL."""
-        tenant_of(scope)
+        require_erasable(scope)
         erased = self._database.write(lambda c: delete(c, scope))
         self._database.exclusive(lambda c: clean(c, self._busy_timeout))
         return erased

@@ -30,7 +30,7 @@ from langchain_ctxmgr.records import Scope
 BM25 = "bm25"
 """Sparse vector of term ids with BM25's term-frequency weights."""
 TERMS = "terms"
-"""Sparse vector of term ids, 1.0 for each term present."""
+"""Sparse vector of term ids, about 1.0 for each term present."""
 DENSE = "dense"
 """The embedding, where embeddings are configured."""
 

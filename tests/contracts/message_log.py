@@ -581,6 +581,12 @@ class MessageLogContract:
         assert {hit.seq for hit in log.search(ALICE, (1,), limit=9)} == {r.seq for r in new}
         assert log.verify().ok
 
+    def test_erasing_a_user_takes_nobody_elses_records(self, log):
+        log.append(ALICE, talk(2))
+        with pytest.raises(ValueError, match="a thread or a tenant"):
+            log.erase(Scope(tenant_id="acme", user_id="alice"))
+        assert ids(log.history(ALICE)) == ["m0", "m1"]
+
     def test_erasing_a_tenant_leaves_the_others(self, log):
         for scope in (ALICE, BOB, OTHER):
             log.append(scope, talk(2))
