@@ -110,6 +110,8 @@ class Indexer:
         try:
             if self._embedder is not None:
                 yield from self._embedder.learn()
+                # A model that is down now must not cost the vectors that are there.
+                yield from call(self._embedder.model.embed_query, "check")
             yield from call(self._vectors.drop)
             self._encoder.worked()
             done = yield from self._run(self._vectors, None, progress)

@@ -432,6 +432,15 @@ class TestDegrading:
             assert [m.id for m in owner.recall("spare key", scope=SCOPE, k=1)] == ["key"]
             assert owner.stats()["index"]["behind"] == 0
 
+    def test_reindexing_while_the_embedder_is_down_keeps_the_vectors(self):
+        embedder = Embedder(size=8)
+        with ContextManager.open(None, model="gpt-4o-mini", embeddings=embedder) as manager:
+            small_talk(manager, 5)
+            embedder.fails = True
+            with pytest.raises(ConnectionError):
+                manager.reindex()
+            assert manager.stats()["index"]["behind"] == 0
+
     def test_a_choice_that_cannot_be_kept_fails_no_turn(self, monkeypatch):
         events = []
         with ContextManager.open(None, model="gpt-4o-mini", listeners=[events.append]) as manager:
