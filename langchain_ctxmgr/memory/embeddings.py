@@ -14,6 +14,7 @@ from typing import Any, cast
 from langchain_core.embeddings import Embeddings
 
 from langchain_ctxmgr._plans import Plan, call
+from langchain_ctxmgr.memory.breaker import Breaker
 from langchain_ctxmgr.storage.vectors import DenseVectors
 
 BATCH_TEXTS = 32
@@ -43,6 +44,19 @@ class Embedder:
         """Find out the size of its vectors, off the event loop where there is one."""
         if self._size is None:
             self._size = len((yield from call(self.model.embed_query, _PROBE)))
+
+
+def learn_size(embedder: Embedder | None, encoder: Breaker) -> Plan[None]:
+    """Load the model off the event loop, before an index asks it the size of its vectors.
+
+    The boundary for the model: that it is down is told to its `encoder` breaker.
+    """
+    if embedder is None or not encoder.is_closed:
+        return
+    try:
+        yield from embedder.learn()
+    except Exception as error:  # noqa: BLE001 - any model may be behind it
+        encoder.failed(error)
 
 
 def check_vectors(

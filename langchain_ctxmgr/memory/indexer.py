@@ -18,7 +18,7 @@ from langchain_ctxmgr.analysis import message_text
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import CaughtUp, Listener, emit
 from langchain_ctxmgr.memory.breaker import Breaker
-from langchain_ctxmgr.memory.embeddings import Embedder, check_vectors
+from langchain_ctxmgr.memory.embeddings import Embedder, check_vectors, learn_size
 from langchain_ctxmgr.records import LogRecord, Scope
 from langchain_ctxmgr.storage.message_log import IndexEntry, MessageLog
 from langchain_ctxmgr.storage.vectors import BM25, DENSE, TERMS, Point, SparseVector, VectorStore
@@ -83,7 +83,7 @@ class Indexer:
         if not self._busy.acquire(blocking=False):
             return Progress(indexed=0, remaining=0)
         try:
-            yield from self._learn()
+            yield from learn_size(self._embedder, self._encoder)
             done = yield from self._run(self._vectors, limit, progress)
             self._store.worked()
         except Exception as error:  # noqa: BLE001 - the boundary this docstring names
@@ -144,15 +144,6 @@ class Indexer:
         if self._busy.locked():
             self._erased.append(scope)
         return (yield from call(self._vectors.delete, scope))
-
-    def _learn(self) -> Plan[None]:
-        """Learn the size of the vectors before the index is opened for it."""
-        if self._embedder is None or not self._encoder.is_closed:
-            return
-        try:
-            yield from self._embedder.learn()
-        except Exception as error:  # noqa: BLE001 - any model may be behind it; see catch_up
-            self._encoder.failed(error)
 
     def _run(
         self,

@@ -22,7 +22,7 @@ from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import Listener
 from langchain_ctxmgr.memory.breaker import Breaker
-from langchain_ctxmgr.memory.embeddings import Embedder, check_vectors
+from langchain_ctxmgr.memory.embeddings import Embedder, check_vectors, learn_size
 from langchain_ctxmgr.memory.packing import Considered, Packing
 from langchain_ctxmgr.memory.query import Question, read_question
 from langchain_ctxmgr.memory.scoring import NEIGHBOURS, Arms, Scored, score
@@ -176,7 +176,7 @@ class Recall:
             asked_at=asked_at,
             said_until=branch.head.at if branch is not None and branch.head is not None else None,
         )
-        yield from self._learn()
+        yield from learn_size(self._embedder, self._encoder)
         read = read_as(participants=())
         hits = yield from self._keyword_hits(scope, read, before_slot)
         seen = yield from self._turns(scope, hits.seqs(), {})
@@ -249,15 +249,6 @@ class Recall:
         queries += [VectorQuery(DENSE, vector, DATED_LIMIT, *bounds) for bounds in _bounds(read)]
         for answer in (yield from self._query(scope, queries, before_slot)) or []:
             hits.add(DENSE, answer)
-
-    def _learn(self) -> Plan[None]:
-        """Load the embedding model off the event loop, before an index asks it its size."""
-        if self._embedder is None or not self._encoder.is_closed:
-            return
-        try:
-            yield from self._embedder.learn()
-        except Exception as error:  # noqa: BLE001 - any model may be behind it
-            self._encoder.failed(error)
 
     def _query(
         self, scope: Scope, queries: Sequence[VectorQuery], before_slot: int | None
