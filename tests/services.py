@@ -1,0 +1,84 @@
+"""The servers that tests run against: skipped with a reason where there is none.
+
+`CTXMGR_REQUIRE_SERVICES=1` says that all of them are here, so a missing one is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import redis
+
+REDIS_URL = os.environ.get("CTXMGR_TEST_REDIS_URL", "redis://127.0.0.1:6379/0")
+
+
+def missing(service: str, reason: str) -> NoReturn:
+    """Skip the test that needs `service`; fail it where every service is required."""
+    message = f"{service} is needed: {reason}"
+    if os.environ.get("CTXMGR_REQUIRE_SERVICES") == "1":
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
+def redis_url() -> str:
+    """The URL of a Redis that answers."""
+    try:
+        with redis.Redis.from_url(REDIS_URL, socket_connect_timeout=5) as client:
+            client.ping()
+    except redis.RedisError as error:
+        missing("Redis", f"{REDIS_URL} gives {type(error).__name__} (CTXMGR_TEST_REDIS_URL)")
+    return REDIS_URL
+
+
+class OwnRedis:
+    """A Redis of the test's own, to be stopped, paused and started again."""
+
+    def __init__(self, folder: Path, *settings: str) -> None:
+        binary = shutil.which("redis-server")
+        if binary is None:
+            missing("redis-server", "the binary is not on PATH")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._command = [binary, "--port", str(self.port), "--bind", "127.0.0.1"]
+        self._command += ["--save", "", "--dir", str(folder), *settings]
+        self._server: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        self._server = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        raise TimeoutError(f"redis-server did not open port {self.port}")
+
+    def kill(self) -> None:
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
+            self._server = None
+
+    def pause(self) -> None:
+        assert self._server is not None
+        self._server.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._server is not None
+        self._server.send_signal(signal.SIGCONT)
