@@ -36,7 +36,14 @@ from langchain_ctxmgr.errors import ShardInUseError, StorageError
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage import edge_folder, edge_shard
 from langchain_ctxmgr.storage.edge_folder import FolderIndex
-from langchain_ctxmgr.storage.vectors import DenseVectors, Hit, Point, VectorQuery, conditions
+from langchain_ctxmgr.storage.vectors import (
+    DenseVectors,
+    Hit,
+    Point,
+    VectorQuery,
+    checked_ask,
+    conditions,
+)
 
 T = TypeVar("T")
 Steps = Generator[float, None, T]
@@ -88,6 +95,11 @@ class EdgeVectorStore:
         return self._embedding
 
     @property
+    def is_shared(self) -> bool:
+        """False: one process owns the folder."""
+        return False
+
+    @property
     def index_id(self) -> str:
         """Identity of the folder's content; opens the store when needed."""
         with self._opened():
@@ -118,10 +130,10 @@ class EdgeVectorStore:
     ) -> list[list[Hit]]:
         """The best points for each query, best first, ties by id ascending.
 
-        Where more than `edge_shard.TIE_POINTS` share the score at the limit, Edge's scan
+        Where more than `vectors.TIE_POINTS` share the score at the limit, Edge's scan
         decides which of them: the same ones for the same folder.
         """
-        asks = [edge_shard.checked_ask(scope, query, before_slot, self.dense) for query in queries]
+        asks = [checked_ask(scope, query, before_slot, self.dense) for query in queries]
         with self._opened() as shard:
             return edge_shard.search(shard, scope, asks) if any(asks) else [[] for _ in asks]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import qdrant_edge as edge
 
@@ -22,25 +22,22 @@ from langchain_ctxmgr.storage.vectors import (
     DENSE,
     SCOPES_FIELD,
     SPARSE_NAMES,
+    TIE_POINTS,
+    Ask,
     Condition,
     DenseVectors,
     Hit,
     Match,
     Point,
     SparseVector,
-    VectorQuery,
-    Within,
-    checked_dense,
+    best_first,
     checked_point_id,
-    checked_sparse,
-    conditions,
+    checked_vectors,
     corpus_level,
     scope_key,
     stored_payload,
 )
 
-TIE_POINTS = 64
-"""Points fetched beyond a query's limit, so that ties at the limit are broken by id."""
 _OVERSAMPLING = 2.0
 """Codes alone put 96 % of the true top 100 into the first 100, all of it into the first 150."""
 
@@ -121,17 +118,12 @@ def edge_point(point: Point, dense: DenseVectors | None) -> edge.Point:
             a NaN, without a word.
     """
     point_id = checked_point_id(point.id)
-    vectors: dict[str, Any] = {}
-    for name, sparse in point.sparse.items():
-        if name not in SPARSE_NAMES:
-            raise ValueError(f"sparse vector must be one of {SPARSE_NAMES}, got {name!r}")
-        indices, values = checked_sparse(sparse)
-        if indices:
-            vectors[name] = edge.SparseVector(list(indices), list(values))
-    for name, numbers in point.dense.items():
-        if name != DENSE:
-            raise ValueError(f"dense vector must be {DENSE!r}, got {name!r}")
-        vectors[name] = checked_dense(numbers, dense)
+    vectors: dict[str, Any] = {
+        name: edge.SparseVector(list(vector.indices), list(vector.values))
+        if isinstance(vector, SparseVector)
+        else vector
+        for name, vector in checked_vectors(point, dense).items()
+    }
     return edge.Point(point_id, vectors, stored_payload(point))
 
 
@@ -163,50 +155,6 @@ def page(
     return records, cast("int | None", following)
 
 
-class Ask(NamedTuple):
-    """One checked query, ready for Edge."""
-
-    vector: Any
-    using: str
-    limit: int
-    scope: Condition
-    within: tuple[Within, ...]
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether the vector is an embedding."""
-        return self.using == DENSE
-
-
-def checked_ask(
-    scope: Scope, query: VectorQuery, before_slot: int | None, dense: DenseVectors | None
-) -> Ask | None:
-    """`query` of `scope`, checked; None for an empty one, which nothing answers.
-
-    Raises:
-        ValueError: If scope or query are not as `VectorStore.query` says.
-    """
-    needed = conditions(
-        scope, before_slot=before_slot, at_from=query.at_from, at_until=query.at_until
-    )
-    if query.limit < 1:
-        raise ValueError(f"limit must be at least 1, got {query.limit}")
-    vector: Any
-    if query.using in SPARSE_NAMES:
-        if not isinstance(query.vector, SparseVector):
-            raise ValueError(f"{query.using} takes a SparseVector, got {query.vector!r}")
-        indices, values = checked_sparse(query.vector)
-        if not indices:
-            return None
-        vector = edge.SparseVector(list(indices), list(values))
-    elif query.using == DENSE and not isinstance(query.vector, SparseVector):
-        vector = checked_dense(query.vector, dense)
-    else:
-        raise ValueError(f"using must be one of {(*SPARSE_NAMES, DENSE)}, got {query.using!r}")
-    within = tuple(each for each in needed if isinstance(each, Within))
-    return Ask(vector, query.using, query.limit, needed[0], within)
-
-
 def search(shard: edge.EdgeShard, scope: Scope, asks: Sequence[Ask | None]) -> list[list[Hit]]:
     """The hits of each ask, in one batch."""
     idf = edge.IdfParams(_corpus(shard, scope))
@@ -234,35 +182,37 @@ def _request(ask: Ask, idf: edge.IdfParams, *, is_narrow: bool) -> edge.QueryReq
         if ask.is_dense
         else None,
     )
+    vector: Any = ask.vector
+    if isinstance(vector, SparseVector):
+        vector = edge.SparseVector(list(vector.indices), list(vector.values))
     return edge.QueryRequest(
         limit=ask.limit + TIE_POINTS if is_narrow else _broad_limit(ask),
-        query=edge.Query.Nearest(ask.vector, using=ask.using),
-        filter=edge_filter((ask.scope, *ask.within) if is_narrow else (ask.scope,)),
+        query=edge.Query.Nearest(vector, using=ask.using),
+        filter=edge_filter(ask.needed if is_narrow else ask.needed[:1]),
         params=params,
     )
 
 
 def _broad_limit(ask: Ask) -> int:
-    return ask.limit * (2 if ask.within else 1) + TIE_POINTS
+    return ask.limit * (2 if ask.needed[1:] else 1) + TIE_POINTS
 
 
 def _hits(
     shard: edge.EdgeShard, ask: Ask, points: list[edge.ScoredPoint], idf: edge.IdfParams
 ) -> list[Hit]:
-    if ask.is_dense and ask.within and points:
+    if ask.is_dense and ask.needed[1:] and points:
         kept = _narrowed(shard, ask, points)
         if len(kept) < ask.limit and len(points) == _broad_limit(ask):
             kept = shard.query(_request(ask, idf, is_narrow=True))
         points = kept
     hits = [Hit(cast("int", point.id), point.score) for point in points]
-    hits.sort(key=lambda hit: (-hit.score, hit.id))
-    return hits[: ask.limit]
+    return best_first(hits, ask.limit)
 
 
 def _narrowed(
     shard: edge.EdgeShard, ask: Ask, points: Sequence[edge.ScoredPoint]
 ) -> list[edge.ScoredPoint]:
-    needed = edge_filter(ask.within)
+    needed = edge_filter(ask.needed[1:])
     found: set[edge.PointId] = {point.id for point in points}
     inside = edge.Filter(must=[edge.HasIdCondition(found), *(needed.must or [])])
     records, _ = shard.scroll(
