@@ -21,12 +21,13 @@ from langchain_core.messages import (
 )
 
 from langchain_ctxmgr.analysis import cues, message_text, terms
+from langchain_ctxmgr.budget.allocation import ContextBudget
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.memory.importance import importance
 from langchain_ctxmgr.records import Draft, Scope
 
-Messages: TypeAlias = BaseMessage | Sequence[MessageLikeRepresentation]
-"""One message, or several in any form LangChain takes."""
+Messages: TypeAlias = BaseMessage | tuple[str, str] | Sequence[MessageLikeRepresentation]
+"""One message (a tuple of role and text is one too), or several in any form LangChain takes."""
 Moments: TypeAlias = datetime | Sequence[datetime | None] | None
 """When messages were said: one instant for all, one for each, or now."""
 
@@ -39,8 +40,8 @@ def messages_of(messages: Messages) -> list[BaseMessage]:
     Raises:
         ValueError: If one is no message, or asks to remove one.
     """
-    if isinstance(messages, BaseMessage):
-        messages = [messages]
+    if isinstance(messages, BaseMessage) or _is_role_and_text(messages):
+        messages = [cast("MessageLikeRepresentation", messages)]
     given = cast("Sequence[MessageLikeRepresentation]", _several("messages", messages))
     taken: list[BaseMessage] = []
     for place, message in enumerate(given):
@@ -48,7 +49,7 @@ def messages_of(messages: Messages) -> list[BaseMessage]:
             made = [message] if isinstance(message, BaseMessage) else convert_to_messages([message])
         except (ValueError, TypeError, KeyError, NotImplementedError) as error:
             raise ValueError(
-                f"messages[{place}] must be a message, got {_shown(message)}: {_first(error)}"
+                f"messages[{place}] must be a message, got {shown(message)}: {_first(error)}"
             ) from error
         if isinstance(made[0], RemoveMessage):
             raise ValueError(
@@ -57,6 +58,15 @@ def messages_of(messages: Messages) -> list[BaseMessage]:
             )
         taken += made
     return taken
+
+
+def _is_role_and_text(messages: object) -> bool:
+    """Whether it is LangChain's `(role, text)`: a list of two texts is two messages."""
+    match messages:
+        case (str(), str() | list()):
+            return isinstance(messages, tuple)
+        case _:
+            return False
 
 
 def drafts_of(
@@ -110,7 +120,7 @@ def aware(name: str, moment: object) -> datetime:
         ValueError: If it is not.
     """
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
-        raise ValueError(f"{name} must be an aware datetime, got {_shown(moment)}")
+        raise ValueError(f"{name} must be an aware datetime, got {shown(moment)}")
     return moment
 
 
@@ -122,7 +132,7 @@ def scope_of(scope: object, tenant_id: str | None) -> Scope:
             than the bound one.
     """
     if not isinstance(scope, Scope):
-        raise ValueError(f"scope must be a Scope, got {_shown(scope)}")
+        raise ValueError(f"scope must be a Scope, got {shown(scope)}")
     if scope.tenant_id is None:
         if tenant_id is None:
             raise ValueError(f"scope must have a tenant_id, got {scope}")
@@ -146,6 +156,21 @@ def thread_of(scope: object, tenant_id: str | None) -> Scope:
     return where
 
 
+def whole_of(scope: object, tenant_id: str | None, doing: str) -> Scope:
+    """`scope_of`, for what is done to a whole thread or tenant.
+
+    Raises:
+        ValueError: As `scope_of`, and if it names a user, who cannot be told apart there yet.
+    """
+    where = scope_of(scope, tenant_id)
+    if where.user_id is not None:
+        raise ValueError(
+            f"scope must name a thread or a tenant to {doing}, without a user, "
+            f"got user_id={where.user_id!r}"
+        )
+    return where
+
+
 def question_of(query: object) -> BaseMessage | None:
     """The question as a message; None stays None: the newest recorded one.
 
@@ -158,7 +183,7 @@ def question_of(query: object) -> BaseMessage | None:
         return HumanMessage(query)
     if isinstance(query, BaseMessage) and query.type in _ASKING:
         return query
-    raise ValueError(f"query must be text or a HumanMessage, got {_shown(query)}")
+    raise ValueError(f"query must be text or a HumanMessage, got {shown(query)}")
 
 
 _ASKING = frozenset({"human", "HumanMessageChunk", "chat", "ChatMessageChunk"})
@@ -176,7 +201,7 @@ def system_of(system: object) -> BaseMessage | None:
         return SystemMessage(system)
     if isinstance(system, SystemMessage):
         return system
-    raise ValueError(f"system must be text or a SystemMessage, got {_shown(system)}")
+    raise ValueError(f"system must be text or a SystemMessage, got {shown(system)}")
 
 
 def tools_of(tools: object) -> tuple[object, ...]:
@@ -188,6 +213,34 @@ def tools_of(tools: object) -> tuple[object, ...]:
     return () if tools is None else tuple(_several("tools", tools))
 
 
+def head_of(head: object) -> str | None:
+    """The id of the message a view ends at; None: the newest.
+
+    Raises:
+        ValueError: If it is no id.
+    """
+    return None if head is None else text_of("head", head)
+
+
+def limit_of(max_tokens: object, budget: ContextBudget | None) -> int:
+    """The most tokens a prompt may take; None: the budget's.
+
+    Raises:
+        ValueError: If it is no number of tokens, is more than the window holds, or there is
+            neither a number nor a budget.
+    """
+    if max_tokens is None:
+        if budget is None:
+            raise ValueError("max_tokens is needed where the manager has neither model nor budget")
+        return budget.prompt_tokens
+    limit = positive("max_tokens", max_tokens)
+    if budget is not None and limit > budget.max_input_tokens:
+        raise ValueError(
+            f"max_tokens must be at most the window's {budget.max_input_tokens} tokens, got {limit}"
+        )
+    return limit
+
+
 def positive(name: str, number: object) -> int:
     """`number`, if it is an int of at least 1.
 
@@ -195,7 +248,7 @@ def positive(name: str, number: object) -> int:
         ValueError: If it is not.
     """
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ValueError(f"{name} must be an int of at least 1, got {_shown(number)}")
+        raise ValueError(f"{name} must be an int of at least 1, got {shown(number)}")
     return number
 
 
@@ -206,17 +259,17 @@ def text_of(name: str, text: object) -> str:
         ValueError: If it is not.
     """
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"{name} must be text that is not empty, got {_shown(text)}")
+        raise ValueError(f"{name} must be text that is not empty, got {shown(text)}")
     return text
 
 
 def _several(name: str, values: object) -> Sequence[object]:
     if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping):
-        raise ValueError(f"{name} must be a sequence, got {_shown(cast('object', values))}")
+        raise ValueError(f"{name} must be a sequence, got {shown(cast('object', values))}")
     return list(cast("Iterable[object]", values))
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value in an error: short, and without what a long one might hold."""
     text = repr(value)
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}… ({type(value).__name__})"

@@ -25,12 +25,14 @@ from langchain_ctxmgr.budget.costs import cost
 from langchain_ctxmgr.budget.tokens import CACHE_SIZE, counter_for
 from langchain_ctxmgr.closable import Closable
 from langchain_ctxmgr.compression.extractive import ExtractiveSummarizer
-from langchain_ctxmgr.errors import ContextOverflowError
+from langchain_ctxmgr.errors import ContextOverflowError, StorageError
 from langchain_ctxmgr.events import Listener, Recorded, emit
 from langchain_ctxmgr.intake import (
     Messages,
     Moments,
     drafts_of,
+    head_of,
+    limit_of,
     messages_of,
     positive,
     question_of,
@@ -39,20 +41,15 @@ from langchain_ctxmgr.intake import (
     text_of,
     thread_of,
     tools_of,
+    whole_of,
 )
 from langchain_ctxmgr.memory.embeddings import Embedder, embeddings_from
 from langchain_ctxmgr.memory.indexer import Indexer, Progress
 from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.prompt.window import Selector
-from langchain_ctxmgr.records import (
-    ErasureReceipt,
-    LogRecord,
-    Memory,
-    PreparedContext,
-    Scope,
-)
-from langchain_ctxmgr.settings import Settings
+from langchain_ctxmgr.records import ErasureReceipt, LogRecord, Memory, PreparedContext, Scope
+from langchain_ctxmgr.settings import Settings, require
 from langchain_ctxmgr.storage.message_log import MessageLog, Verification
 from langchain_ctxmgr.storage.vectors import VectorStore
 from langchain_ctxmgr.view.builder import Summarizer, ViewBuilder, ViewRequest
@@ -105,23 +102,21 @@ class ContextManager(Closable):
         listeners: Sequence[Listener] = (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        require(log=log, vectors=vectors, model=model, summarizer=summarizer, selection=selection)
+        require(order=order, budget=budget, token_cache_size=token_cache_size)
+        require(listeners=listeners, clock=clock)
         self._tenant_id = Scope(tenant_id=tenant_id).tenant_id
         self._model = model
         self._listeners = tuple(listeners)
         self._clock = clock
-        self._budget = _budget_of(budget, model)
+        self._budget = budget or (model and ContextBudget.for_model(model)) or None
         self._counter = counter_for(model, cache_size=token_cache_size)
         self._sizes = PromptSizes(Calibration(), model)
         self._log = log
         embedder = embeddings if isinstance(embeddings, Embedder) else embeddings_from(embeddings)
         self._indexer = Indexer(log, vectors, embedder, listeners=self._listeners)
         self._recall = Recall(
-            log,
-            vectors,
-            embedder,
-            self._counter,
-            order=Order(order),
-            listeners=self._listeners,
+            log, vectors, embedder, self._counter, order=Order(order), listeners=self._listeners
         )
         self._views = ViewBuilder(
             log,
@@ -132,6 +127,7 @@ class ContextManager(Closable):
             listeners=self._listeners,
         )
         self._folder: Folder | None = None
+        self._is_closed = False
         self._closing = threading.Lock()
 
     @classmethod
@@ -153,6 +149,7 @@ class ContextManager(Closable):
         """
         from langchain_ctxmgr.folder import open_folder
 
+        require(**settings)
         embedder = embeddings_from(embeddings)
         folder = open_folder(path, embedder)
         try:
@@ -222,7 +219,8 @@ class ContextManager(Closable):
         Args:
             scope: The thread.
             query: The question; None: the newest recorded user message.
-            max_tokens: Most that is sent, tool schemas included; by default the budget's.
+            max_tokens: Most that is sent, tool schemas included; by default the budget's, and
+                never above its window.
             tools: What the model may call, in any form LangChain binds.
             system: System text; by default the newest recorded system message.
             head: Id of the message the view ends at, for a fork; by default the newest.
@@ -277,7 +275,8 @@ class ContextManager(Closable):
         started = time.perf_counter()
         thread = self._thread(scope)
         question, lead, given_tools = question_of(query), system_of(system), tools_of(tools)
-        limit = self._limit(max_tokens)
+        head = head_of(head)
+        limit = limit_of(max_tokens, self._budget)
         budget = self._budget or ContextBudget(max_input_tokens=limit, reserve_tokens=0)
         yield from self._indexer.catch_up(limit=INDEX_STEP)
         branch = yield from call(self._log.branch, thread, head=head)
@@ -348,12 +347,7 @@ class ContextManager(Closable):
         if where.thread_id is not None:
             branch = yield from call(self._log.branch, where)
         found = yield from self._recall.find(
-            where,
-            text,
-            asked_at=self._clock(),
-            branch=branch,
-            max_tokens=limit,
-            k=positive("k", k),
+            where, text, asked_at=self._clock(), branch=branch, max_tokens=limit, k=positive("k", k)
         )
         return list(found.memories)
 
@@ -380,7 +374,7 @@ class ContextManager(Closable):
         return analyze(
             messages_of(messages),
             counter=self._counter,
-            limit_tokens=self._limit(max_tokens),
+            limit_tokens=limit_of(max_tokens, self._budget),
             tools=tools_of(tools),
             thresholds=None if budget is None else budget.thresholds,
         )
@@ -420,12 +414,16 @@ class ContextManager(Closable):
         )
 
     def verify(self, *, scope: Scope | None = None) -> Verification:
-        """Re-derive every hash of the log, or of a tenant or thread, and say what is wrong."""
-        return self._log.verify(None if scope is None else self._scope(scope))
+        """Re-derive every hash of the log, or of a tenant or thread, and say what is wrong.
+
+        Raises:
+            ValueError: If the scope names a user: their records are chained with the others'.
+        """
+        return self._log.verify(self._whole(scope, "verify"))
 
     async def averify(self, *, scope: Scope | None = None) -> Verification:
         """`verify` on an event loop."""
-        return await self._log.averify(None if scope is None else self._scope(scope))
+        return await self._log.averify(self._whole(scope, "verify"))
 
     def reindex(self, *, progress: Callable[[int, int], None] | None = None) -> Progress:
         """Rebuild the vectors from the log.
@@ -436,10 +434,12 @@ class ContextManager(Closable):
         Raises:
             StorageError: If the vectors cannot be written, or another process owns them.
         """
+        self._require_open()
         return run(self._indexer.rebuild(progress=progress))
 
     async def areindex(self, *, progress: Callable[[int, int], None] | None = None) -> Progress:
         """`reindex` on an event loop."""
+        self._require_open()
         return await arun(self._indexer.rebuild(progress=progress))
 
     def stats(self, *, scope: Scope | None = None) -> dict[str, Any]:
@@ -447,6 +447,9 @@ class ContextManager(Closable):
 
         `tokens`: hits and misses of the token count cache. `log`: records, revisions,
         threads and bytes. `index`: how many records it is behind the log, None without one.
+
+        Raises:
+            ValueError: If the scope names a user: a user's figures cannot be told apart yet.
         """
         return run(self._stats(scope))
 
@@ -455,38 +458,38 @@ class ContextManager(Closable):
         return await arun(self._stats(scope))
 
     def _stats(self, scope: Scope | None) -> Plan[dict[str, Any]]:
+        where = self._whole(scope or (self._tenant_id and Scope()) or None, "count")
         counts = self._counter.stats
         figures: dict[str, Any] = {"tokens": {**asdict(counts), "hit_ratio": counts.hit_ratio}}
-        if scope is not None or self._tenant_id is not None:
-            where = self._scope(scope or Scope(tenant_id=self._tenant_id))
+        if where is not None:
             figures["log"] = asdict((yield from call(self._log.tenant_stats, where)))
         figures["index"] = {"behind": (yield from self._indexer.behind())}
         return figures
 
     def close(self) -> None:
-        """Close what `open` opened and remove a temporary folder; again does nothing."""
+        """Close what `open` opened and remove a temporary folder; again does nothing.
+
+        Whatever needs the stores is a StorageError afterwards. A manager that was given its
+        parts leaves them open, and works for as long as they do.
+        """
         with self._closing:
             folder, self._folder = self._folder, None
             if folder is not None:
+                self._is_closed = True
                 folder.close()
 
-    def _limit(self, max_tokens: int | None) -> int:
-        if max_tokens is not None:
-            return positive("max_tokens", max_tokens)
-        if self._budget is None:
-            raise ValueError("max_tokens is needed where the manager has neither model nor budget")
-        return self._budget.prompt_tokens
-
     def _scope(self, scope: object) -> Scope:
+        self._require_open()
         return scope_of(scope, self._tenant_id)
 
     def _thread(self, scope: object) -> Scope:
+        self._require_open()
         return thread_of(scope, self._tenant_id)
 
+    def _whole(self, scope: object, doing: str) -> Scope | None:
+        self._require_open()
+        return None if scope is None else whole_of(scope, self._tenant_id, doing)
 
-def _budget_of(
-    budget: ContextBudget | None, model: str | BaseChatModel | None
-) -> ContextBudget | None:
-    if budget is not None or model is None:
-        return budget
-    return ContextBudget.for_model(model)
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise StorageError("the manager is closed; open the folder again to use it")

@@ -1,15 +1,16 @@
-"""What a `ContextManager` can be told, for `open` to hand on with its types."""
+"""What a `ContextManager` can be told: with its types for `open`, and checked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TypedDict
+from typing import Any, Final, NamedTuple, TypedDict, cast
 
 from langchain_core.language_models import BaseChatModel
 
 from langchain_ctxmgr.budget.allocation import ContextBudget
 from langchain_ctxmgr.events import Listener
+from langchain_ctxmgr.intake import shown
 from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.prompt.window import Selector
 from langchain_ctxmgr.view.builder import Summarizer
@@ -27,3 +28,67 @@ class Settings(TypedDict, total=False):
     token_cache_size: int
     listeners: Sequence[Listener]
     clock: Callable[[], datetime]
+
+
+class _Rule(NamedTuple):
+    accepts: Callable[[Any], bool]
+    what: str
+    """What it must be, as the error says it."""
+
+
+def require(**settings: Any) -> None:
+    """Return when every setting is what it must be; nothing is opened or loaded for that.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for name, value in settings.items():
+        rule = _RULES.get(name)
+        if rule is not None and not rule.accepts(value):
+            raise ValueError(f"{name} must be {rule.what}, got {shown(value)}")
+
+
+def _has(*methods: str) -> Callable[[Any], bool]:
+    return lambda value: all(callable(getattr(value, name, None)) for name in methods)
+
+
+def _or_none(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or accepts(value)
+
+
+def _is_name_or_model(value: object) -> bool:
+    return isinstance(value, BaseChatModel) or (isinstance(value, str) and value.strip() != "")
+
+
+def _is_order(value: object) -> bool:
+    return value in list(Order)
+
+
+def _is_budget(value: object) -> bool:
+    return isinstance(value, ContextBudget)
+
+
+def _are_callables(value: object) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str | bytes)
+        and all(map(callable, cast("Sequence[object]", value)))
+    )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+_RULES: Final = {
+    "log": _Rule(_has("append", "branch", "history"), "a MessageLog"),
+    "vectors": _Rule(_or_none(_has("upsert", "query", "delete")), "a VectorStore or None"),
+    "model": _Rule(_or_none(_is_name_or_model), "a model's name, a BaseChatModel or None"),
+    "summarizer": _Rule(_or_none(_has("summarize")), "a Summarizer or None"),
+    "selection": _Rule(_or_none(callable), "a Selector or None"),
+    "order": _Rule(_is_order, f"one of {', '.join(order.value for order in Order)}"),
+    "budget": _Rule(_or_none(_is_budget), "a ContextBudget or None"),
+    "token_cache_size": _Rule(_is_count, "an int of at least 0"),
+    "listeners": _Rule(_are_callables, "a sequence of callables"),
+    "clock": _Rule(callable, "a callable that gives an aware datetime"),
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 import threading
@@ -33,6 +34,7 @@ from langchain_ctxmgr.events import CaughtUp, Degraded, Recorded
 from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.prompt.window import LastTurns, MostImportant
 from langchain_ctxmgr.records import ItemKind
+from langchain_ctxmgr.storage.sqlite import SqliteLog
 from tests.histories import assert_valid
 
 SCOPE = Scope(tenant_id="acme", thread_id="t-1")
@@ -280,6 +282,8 @@ class TestArguments:
             ({"tools": "search"}, "tools must be a sequence, got 'search'"),
             ({"tools": [7]}, "7"),
             ({"head": "nowhere"}, "nowhere"),
+            ({"head": 5}, "head must be text that is not empty, got 5"),
+            ({"max_tokens": 10**9}, "window's 128000 tokens, got 1000000000"),
             ({"scope": None}, "scope must be a Scope, got None"),
             ({"scope": Scope(tenant_id="acme")}, "scope must have a thread_id"),
         ],
@@ -302,6 +306,62 @@ class TestArguments:
             assert len(manager.history(scope=Scope(tenant_id="acme", thread_id="t"))) == 1
             with pytest.raises(ValueError, match="must be the manager's own"):
                 manager.history(scope=Scope(tenant_id="other", thread_id="t"))
+
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            {"model": 5},
+            {"summarizer": 5},
+            {"selection": 5},
+            {"order": "x"},
+            {"budget": 5},
+            {"tenant_id": 5},
+            {"token_cache_size": -1},
+            {"token_cache_size": "7"},
+            {"listeners": 5},
+            {"listeners": [5]},
+            {"listeners": print},
+            {"clock": 5},
+        ],
+    )
+    def test_a_wrong_setting_is_named_and_nothing_is_made(self, tmp_path, setting):
+        ((name, value),) = setting.items()
+        with pytest.raises(ValueError, match=rf"^{name} must .*{re.escape(str(value))[:20]}"):
+            ContextManager.open(tmp_path / "new", **{"model": "gpt-4o-mini", **setting})
+        assert not (tmp_path / "new").exists()
+
+    @pytest.mark.parametrize("part", ["log", "vectors"])
+    def test_a_part_that_is_none_is_named(self, tmp_path, part):
+        parts = {"log": SqliteLog(tmp_path / "log.db"), part: 5}
+        with pytest.raises(ValueError, match=rf"^{part} must be a .*, got 5"):
+            ContextManager(**parts)
+
+    def test_a_role_and_a_text_in_a_tuple_are_one_message(self, manager):
+        manager.record(("user", "hi"), scope=SCOPE)
+        manager.record([("ai", "hello"), ("user", "bye")], scope=SCOPE)
+        manager.record((("ai", "so long"), HumanMessage("!")), scope=SCOPE)
+        said = [(m.type, m.content) for m in manager.history(scope=SCOPE)]
+        assert said == [
+            ("human", "hi"),
+            ("ai", "hello"),
+            ("human", "bye"),
+            ("ai", "so long"),
+            ("human", "!"),
+        ]
+
+    @pytest.mark.parametrize("method", ["verify", "stats"])
+    def test_a_user_is_not_counted_or_verified_apart(self, manager, method):
+        with pytest.raises(ValueError, match="without a user, got user_id='ann'"):
+            getattr(manager, method)(scope=Scope(tenant_id="acme", user_id="ann"))
+
+    def test_the_whole_window_may_be_asked_for_and_not_more(self):
+        budget = ContextBudget(max_input_tokens=2_000, reserve_tokens=500)
+        with ContextManager.open(None, budget=budget) as manager:
+            assert manager.prepare(scope=SCOPE, query="x", max_tokens=2_000).max_tokens == 2_000
+            with pytest.raises(ValueError, match="window's 2000 tokens, got 2001"):
+                manager.analyze([HumanMessage("x")], max_tokens=2_001)
+        with ContextManager.open(None) as manager:
+            assert manager.prepare(scope=SCOPE, query="x", max_tokens=10**9).messages
 
     def test_every_method_that_waits_has_an_async_twin_with_its_arguments(self):
         public = {
@@ -508,8 +568,44 @@ class TestSharing:
         manager.record(HumanMessage("x"), scope=SCOPE)
         manager.close()
         manager.close()
-        with pytest.raises(RuntimeError, match="closed"):
-            manager.record(HumanMessage("y"), scope=SCOPE)
+        uses = {
+            "record": lambda: manager.record(HumanMessage("y"), scope=SCOPE),
+            "prepare": lambda: manager.prepare(scope=SCOPE, query="y"),
+            "recall": lambda: manager.recall("y", scope=SCOPE),
+            "history": lambda: manager.history(scope=SCOPE),
+            "forget": lambda: manager.forget(scope=SCOPE),
+            "verify": manager.verify,
+            "reindex": manager.reindex,
+            "stats": manager.stats,
+        }
+        for use in uses.values():
+            with pytest.raises(StorageError, match="the manager is closed"):
+                use()
+
+    async def test_async_use_after_closing_is_told_too(self, tmp_path):
+        manager = ContextManager.open(tmp_path, model="gpt-4o-mini")
+        await manager.aclose()
+        for use in (
+            manager.arecord([], scope=SCOPE),
+            manager.aprepare(scope=SCOPE, query="y"),
+            manager.arecall("y", scope=SCOPE),
+            manager.ahistory(scope=SCOPE),
+            manager.aforget(scope=SCOPE),
+            manager.averify(),
+            manager.areindex(),
+            manager.astats(),
+        ):
+            with pytest.raises(StorageError, match="the manager is closed"):
+                await use
+
+    def test_a_manager_of_given_parts_works_for_as_long_as_they_do(self, tmp_path):
+        log = SqliteLog(tmp_path / "log.db")
+        manager = ContextManager(log=log, model="gpt-4o-mini")
+        manager.close()
+        manager.record(HumanMessage("x"), scope=SCOPE)
+        log.close()
+        with pytest.raises(StorageError, match="closed"):
+            manager.history(scope=SCOPE)
 
     async def test_async_twins_do_the_same(self):
         events = []
