@@ -113,8 +113,12 @@ class _Round:
         sizes = [size for size, _ in results]
         total = sum(self.sizes)
         fixed = total - sum(sizes)
+        smallest = max([MIN_RESULT_TOKENS, *(bare for _, bare in results)])
+        self.least_tokens = fixed + sum(min(size, smallest) for size in sizes)
         share = room // (_CUT_SHARE * max(1, len(results)))
-        least = max(MIN_RESULT_TOKENS, share, *(bare for _, bare in results))
+        least = max(smallest, share)
+        if fixed + sum(min(size, least) for size in sizes) > room:
+            least = smallest
         self._whole = max(sizes, default=0)
         if total > room:
             self._whole = max(least, _level(sizes, max(0, room // 2 - fixed)))
@@ -144,6 +148,23 @@ class _Round:
 
 def _is_result(message: BaseMessage) -> bool:
     return role_of(message) in {"tool", "function"}
+
+
+def has_place(
+    groups: Sequence[Group], *, limit_tokens: int, most_tokens: int, counter: TokenCounter
+) -> bool:
+    """Whether `limit_tokens` held each round of the turn when it came in, results cut.
+
+    Rounds that not even `most_tokens` hold do not count. As the turn grows the answer may
+    turn from yes to no and never back.
+    """
+    costs = [sum(counter.message(message) for message in group.messages) for group in groups]
+    if sum(costs) <= limit_tokens:
+        return True
+    asked = costs[0] if costs else 0
+    room, most = limit_tokens - asked, most_tokens - asked
+    needs = (_Round(group, room, counter).least_tokens for group in groups[1:])
+    return room >= 0 and all(need <= room or need > most for need in needs)
 
 
 def fit_turn(

@@ -27,6 +27,8 @@ from langchain_ctxmgr.view.current_turn import CurrentTurn, question_before
 
 MIN_EXCERPT_TOKENS = 128
 """A last exchange longer than the window is shown cut, where this much is left for it."""
+SYSTEM_LEADS = "a system message leads the view or none"
+"""Why a recorded one is not sent."""
 _EXCHANGE = 8
 """Messages read to find the last exchange."""
 
@@ -42,6 +44,8 @@ class Window(NamedTuple):
     items: tuple[ReceiptItem, ...]
     lead: str = ""
     """What was said before the first user message, shown as a quote; only in a full history."""
+    lead_tokens: int = 0
+    """What the message that quotes `lead` costs."""
 
     @property
     def messages(self) -> list[BaseMessage]:
@@ -50,8 +54,8 @@ class Window(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """What `messages` cost."""
-        return sum(group.tokens for group in self.groups)
+        """What `messages` and the quote cost."""
+        return self.lead_tokens + sum(group.tokens for group in self.groups)
 
     @property
     def carried(self) -> dict[str, float]:
@@ -91,16 +95,15 @@ def full_history(
         for i, message in zip(group.indexes, group.messages, strict=True)
         if (text := message_text(message)).strip()
     )
-    cost = sum(group.tokens for group in kept)
-    cost += counter.message(summary_message(lead)) if lead else 0
-    if cost > room:
+    lead_tokens = counter.message(summary_message(lead)) if lead else 0
+    if lead_tokens + sum(group.tokens for group in kept) > room:
         return None
     items = (
         *_items(records, ahead, "said before the first question: shown as a quote"),
         *_items(records, kept, "the full history fits"),
         *_dropped(records, folded),
     )
-    return Window(kept, records, 0, items, lead)
+    return Window(kept, records, 0, items, lead, lead_tokens)
 
 
 def recent_window(
@@ -120,7 +123,7 @@ def recent_window(
     tokens = min(allowance, room)
     if tokens >= MIN_EXCERPT_TOKENS:
         return (yield from _last_exchange(log, branch, turn, tokens, counter))
-    return _empty(turn)
+    return empty_window(turn)
 
 
 def selected_history(
@@ -150,7 +153,8 @@ def selected_history(
     return Window(chosen.groups, records, start_slot, (*items, *_dropped(records, folded)))
 
 
-def _empty(turn: CurrentTurn) -> Window:
+def empty_window(turn: CurrentTurn) -> Window:
+    """Nothing word for word: all is left to the summary and to recall."""
     return Window((), (), turn.before_slot, ())
 
 
@@ -160,7 +164,7 @@ def _window_in(
     start = window_start(turn.history_tokens, allowance)
     slot = yield from call(log.locate, branch, start)
     if slot is None or slot >= turn.before_slot:
-        return _empty(turn)
+        return empty_window(turn)
     records = yield from call(log.read, branch, from_slot=slot, before_slot=turn.before_slot)
     folded = _fold(records, counter)
     opens = opening(folded.groups, allowance // 2)
@@ -170,7 +174,7 @@ def _window_in(
         folded = _fold(records, counter)
     groups = folded.groups[opens.first :]
     if not groups or not groups[0].opens:
-        return _empty(turn)
+        return empty_window(turn)
     items = (*_items(records, groups, "recent"), *_dropped(records, folded))
     return Window(groups, records, slot if opens.needs_question else _slot(records, groups), items)
 
@@ -193,11 +197,11 @@ def _last_exchange(
     folded = _fold(records, counter)
     exchange = [group for group in folded.groups[folded.turn :] if len(group.messages) == 1]
     if not exchange:
-        return _empty(turn)
+        return empty_window(turn)
     each = tokens // len(exchange)
     cut = [group if group.tokens <= each else _cut(group, each, counter) for group in exchange]
     if sum(group.tokens for group in cut) > tokens:
-        return _empty(turn)
+        return empty_window(turn)
     items = tuple(_items(records, cut, "recent, cut in the middle to fit"))
     return Window(cut, records, turn.before_slot, items)
 
@@ -234,7 +238,7 @@ def _items(
 
 
 def _dropped(records: Sequence[LogRecord], folded: Folded) -> list[ReceiptItem]:
-    elsewhere = ((place, "a system message leads the view or none") for place in folded.system)
+    elsewhere = ((place, SYSTEM_LEADS) for place in folded.system)
     return [
         ReceiptItem(
             id=records[place].message_id,

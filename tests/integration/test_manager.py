@@ -101,8 +101,7 @@ class TestPrepare:
             max_tokens=3_000,
             system="You are terse.",
         )
-        priming = 3
-        assert sum(context.sections.values()) + priming == context.tokens
+        assert sum(context.sections.values()) == context.tokens
         assert all(context.sections[kind] for kind in ItemKind if kind is not ItemKind.TOOLS)
         assert context.cost is not None
         assert context.cost == context.tokens * Decimal("0.15") / 1_000_000
