@@ -227,8 +227,8 @@ def assert_valid(messages: Sequence[BaseMessage], *, question: BaseMessage | Non
 
     Args:
         messages: A whole prompt.
-        question: When given, the last user message has to be it: same id and name, its
-            content verbatim at the end, followed by nothing but tool traffic.
+        question: When given, the last user message has to be it: same id and name where it
+            has one, its content verbatim at the end, followed by nothing but tool traffic.
     """
     assert messages, "an empty list of messages"
     assert not [m for m in messages if isinstance(m, RemoveMessage)], "a RemoveMessage"
@@ -258,8 +258,8 @@ def assert_valid(messages: Sequence[BaseMessage], *, question: BaseMessage | Non
 
 
 def _assert_is(message: BaseMessage, question: BaseMessage) -> None:
-    assert message.id == question.id
-    assert message.name == question.name
+    assert question.id in {None, message.id}
+    assert question.name in {None, message.name}
     assert message.additional_kwargs == question.additional_kwargs
     if isinstance(question.content, str):
         assert isinstance(message.content, str)

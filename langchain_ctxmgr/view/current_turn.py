@@ -2,19 +2,22 @@
 
 The current turn is the user's question and the tool traffic it has caused so far. The
 host may hand the question in before or after recording it, and once more on every step
-of a tool loop; a question asked again from the middle of a thread (regenerate, time
-travel) is answered from what stood before it.
+of a tool loop. A question asked again (regenerate, time travel) is answered from what
+stood before it: an answer it already has, and the tool traffic that led there, are not
+shown. What follows the last answer is the tool loop of asking again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from langchain_core.messages import BaseMessage
 
 from langchain_ctxmgr._plans import Plan, call
-from langchain_ctxmgr.prompt.validity import role_of
+from langchain_ctxmgr.prompt.validity import asked_by, fold, is_blank, role_of
 from langchain_ctxmgr.records import Branch, LogRecord
 from langchain_ctxmgr.storage.message_log import SESSION_GAP, MessageLog
 
@@ -29,7 +32,7 @@ class CurrentTurn:
     messages: tuple[BaseMessage, ...]
     """The question first; empty when nobody has asked anything."""
     records: tuple[LogRecord, ...]
-    """Those of `messages` that are in the log."""
+    """Those of `messages` that are in the log: all, or none where the question is new."""
     before_slot: int
     """The history is what stands before this slot."""
     history_tokens: int
@@ -62,25 +65,80 @@ class CurrentTurn:
 def find_turn(log: MessageLog, branch: Branch, query: BaseMessage | None) -> Plan[CurrentTurn]:
     """The turn that `query` opens, or the newest recorded one without a query."""
     last = yield from question_before(log, branch, None)
+    if query is None and last is None:
+        return (yield from _turn(log, branch, (), (), _end(branch)))
+    known = yield from _known(log, branch, query, last)
+    if known is None:
+        messages = () if query is None else (query,)
+        return (yield from _turn(log, branch, messages, (), _end(branch)))
+    question = known.message if query is None else _identified(query, known.message)
+    if last is None or known.slot != last.slot:
+        return (yield from _turn(log, branch, (question,), (known,), known.slot))
+    since = yield from call(log.read, branch, from_slot=known.slot)
+    loop = _loop(since)
+    if query is not None and query.id is None and loop.is_answered:
+        return (yield from _turn(log, branch, (query,), (), _end(branch)))
+    messages = (question, *(record.message for record in loop.records[1:]))
+    return (yield from _turn(log, branch, messages, loop.records, known.slot))
+
+
+def _known(
+    log: MessageLog, branch: Branch, query: BaseMessage | None, last: LogRecord | None
+) -> Plan[LogRecord | None]:
+    """The record that may be the question: by its id, or the newest one that says the same."""
     if query is None:
-        if last is None:
-            return (yield from _turn(log, branch, (), (), _end(branch)))
-        return (yield from _recorded_turn(log, branch, last, last.message))
-    known = None if query.id is None else (yield from call(log.find, branch, query.id))
-    if known is not None and role_of(known.message) == "human":
-        if last is not None and known.slot == last.slot:
-            return (yield from _recorded_turn(log, branch, known, query))
-        return (yield from _turn(log, branch, (query,), (known,), known.slot))
-    if query.id is None and last is not None and last.message.content == query.content:
-        turn = yield from _recorded_turn(log, branch, last, query)
-        if _is_waiting(turn):
-            return turn
-    return (yield from _turn(log, branch, (query,), (), _end(branch)))
+        return last
+    if query.id is not None:
+        found = yield from call(log.find, branch, query.id)
+        return found if found is not None and role_of(found.message) == "human" else None
+    return last if last is not None and last.message.content == query.content else None
 
 
-def _is_waiting(turn: CurrentTurn) -> bool:
-    """Whether the model has yet to answer: the turn ends with the question or a tool result."""
-    return role_of(turn.messages[-1]) in {"human", "tool", "function"}
+def _identified(query: BaseMessage, recorded: BaseMessage) -> BaseMessage:
+    """The question as handed in, under the id and name it was recorded with."""
+    if query.id is not None:
+        return query
+    return query.model_copy(update={"id": recorded.id, "name": query.name or recorded.name})
+
+
+class _Loop(NamedTuple):
+    """What of the messages since a question is still its turn."""
+
+    records: tuple[LogRecord, ...]
+    """The question first."""
+    is_answered: bool
+    """Whether nothing is left to answer but the question itself, again."""
+
+
+def _loop(since: Sequence[LogRecord]) -> _Loop:
+    """The question, which leads `since`, and the tool traffic after its last answer.
+
+    An answer says something and calls nothing. What was said between a call and its
+    result is none: the model still waits for that result. An AI message that nothing
+    follows is not shown either way, for the model is to speak next.
+    """
+    groups = fold([record.message for record in since]).groups[1:]
+    answered = reach = 0
+    for group in groups:
+        first, message = group.indexes[0], group.messages[0]
+        if _speaks(message) and first > reach and not is_blank(message):
+            answered = first
+        reach = max(reach, *group.indexes)
+    after = [group for group in groups if group.indexes[0] > answered]
+    last = max((place for place, g in enumerate(after) if _calls(g.messages[0])), default=-1)
+    ends = {group.indexes[0] for group in after[last + 1 :] if _speaks(group.messages[0])}
+    places = [place for place in range(answered + 1, len(since)) if place not in ends]
+    records = (since[0], *(since[place] for place in places))
+    is_waiting = any(_calls(record.message) for record in records)
+    return _Loop(records, is_answered=answered > 0 and not is_waiting)
+
+
+def _speaks(message: BaseMessage) -> bool:
+    return role_of(message) == "ai" and not asked_by(message)
+
+
+def _calls(message: BaseMessage) -> bool:
+    return role_of(message) == "ai" and bool(asked_by(message))
 
 
 def _end(branch: Branch) -> int:
@@ -100,14 +158,6 @@ def question_before(log: MessageLog, branch: Branch, slot: int | None) -> Plan[L
         if len(page) < _PAGE:
             return None
         before = page[-1].slot
-
-
-def _recorded_turn(
-    log: MessageLog, branch: Branch, opened: LogRecord, question: BaseMessage
-) -> Plan[CurrentTurn]:
-    records = yield from call(log.read, branch, from_slot=opened.slot)
-    messages = (question, *(record.message for record in records[1:]))
-    return (yield from _turn(log, branch, messages, tuple(records), opened.slot))
 
 
 def _turn(

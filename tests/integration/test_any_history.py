@@ -87,3 +87,4 @@ class TestAnyHistory:
         assert 0.0 <= context.preservation <= 1.0
         if question is not None or any(m.type != "system" for m in context.messages):
             assert_valid(context.messages, question=question)
+            assert context.messages[-1].type not in {"ai", "AIMessageChunk"}
