@@ -153,11 +153,6 @@ class Allocation(NamedTuple):
     summary: int
     recalled: int
 
-    @property
-    def unused(self) -> int:
-        """Part of the room that no section was given."""
-        return self.room - self.history - self.summary - self.recalled
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextBudget:

@@ -151,16 +151,6 @@ def _place(line: _Line) -> tuple[date, str, int]:
     return _day_of(line.memory), line.memory.thread_id, line.memory.slot
 
 
-def render_recalled(
-    memories: Iterable[Memory], counter: TokenCounter, order: Order = Order.CACHE_STABLE
-) -> str:
-    """The block that shows `memories`, in `order`; empty without any."""
-    block = RecalledBlock(counter, order)
-    for memory in memories:
-        block.add(memory)
-    return block.render()
-
-
 def summary_message(text: str) -> HumanMessage:
     """A summary as the message that stands for what the view leaves out.
 
