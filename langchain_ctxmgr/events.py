@@ -48,7 +48,7 @@ class Degraded:
     """A part failed and the turn went on without it."""
 
     part: str
-    """`vectors`, `embeddings` or `log`."""
+    """`vectors`, `embeddings`, `cache` or `log`."""
     reason: str
     fallback: str
     """What was used in its place."""

@@ -43,6 +43,7 @@ from langchain_ctxmgr.intake import (
     tools_of,
     whole_of,
 )
+from langchain_ctxmgr.memory.cached import Cached
 from langchain_ctxmgr.memory.embeddings import Embedder, embeddings_from
 from langchain_ctxmgr.memory.indexer import Indexer, Progress
 from langchain_ctxmgr.memory.recall import Recall
@@ -50,6 +51,7 @@ from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.prompt.window import Selector
 from langchain_ctxmgr.records import ErasureReceipt, LogRecord, Memory, PreparedContext, Scope
 from langchain_ctxmgr.settings import Settings, require
+from langchain_ctxmgr.storage.cache import Cache, cache_from
 from langchain_ctxmgr.storage.message_log import MessageLog, Verification
 from langchain_ctxmgr.storage.vectors import VectorStore
 from langchain_ctxmgr.view.builder import Summarizer, ViewBuilder, ViewRequest
@@ -82,6 +84,8 @@ class ContextManager(Closable):
         budget: By default the model's window.
         tenant_id: Binds one tenant; without it every scope must name one.
         token_cache_size: Messages whose token count is remembered.
+        cache: Where what is costly to make is kept for a while: the URL of a Redis, a
+            `Cache` (left open by `close`), or None for one inside this process.
         listeners: Called with what happens (`events`).
         clock: The present instant, aware.
     """
@@ -99,6 +103,7 @@ class ContextManager(Closable):
         budget: ContextBudget | None = None,
         tenant_id: str | None = None,
         token_cache_size: int = CACHE_SIZE,
+        cache: Cache | str | None = None,
         listeners: Sequence[Listener] = (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -113,10 +118,19 @@ class ContextManager(Closable):
         self._counter = counter_for(model, cache_size=token_cache_size)
         self._sizes = PromptSizes(Calibration(), model)
         self._log = log
+        opened = cache_from(cache)
+        self._own_cache = opened if isinstance(cache, str) else None
+        self._cached = Cached(opened, listeners=self._listeners)
         embedder = embeddings if isinstance(embeddings, Embedder) else embeddings_from(embeddings)
         self._indexer = Indexer(log, vectors, embedder, listeners=self._listeners)
         self._recall = Recall(
-            log, vectors, embedder, self._counter, order=Order(order), listeners=self._listeners
+            log,
+            vectors,
+            embedder,
+            self._counter,
+            cached=self._cached,
+            order=Order(order),
+            listeners=self._listeners,
         )
         self._views = ViewBuilder(
             log,
@@ -405,6 +419,7 @@ class ContextManager(Closable):
         if self._folder is not None:
             self._folder.drop_other_vectors()
         self._views.forget()
+        yield from self._cached.erase(where)
         return ErasureReceipt(
             scope=where,
             at=self._clock(),
@@ -446,7 +461,8 @@ class ContextManager(Closable):
         """Figures of this manager, and of a tenant or thread when one is named or bound.
 
         `tokens`: hits and misses of the token count cache. `log`: records, revisions,
-        threads and bytes. `index`: how many records it is behind the log, None without one.
+        threads and bytes. `cache`: hits and misses of what is kept there. `index`: how many
+        records it is behind the log, None without one.
 
         Raises:
             ValueError: If the scope names a user: a user's figures cannot be told apart yet.
@@ -463,6 +479,8 @@ class ContextManager(Closable):
         figures: dict[str, Any] = {"tokens": {**asdict(counts), "hit_ratio": counts.hit_ratio}}
         if where is not None:
             figures["log"] = asdict((yield from call(self._log.tenant_stats, where)))
+        kept = self._cached.stats
+        figures["cache"] = {**asdict(kept), "hit_ratio": kept.hit_ratio}
         figures["index"] = {"behind": (yield from self._indexer.behind())}
         return figures
 
@@ -474,9 +492,17 @@ class ContextManager(Closable):
         """
         with self._closing:
             folder, self._folder = self._folder, None
+            if self._own_cache is not None:
+                self._own_cache.close()
             if folder is not None:
                 self._is_closed = True
                 folder.close()
+
+    async def aclose(self) -> None:
+        """`close` on an event loop."""
+        if self._own_cache is not None:
+            await self._own_cache.aclose()
+        await super().aclose()
 
     def _scope(self, scope: object) -> Scope:
         self._require_open()

@@ -13,6 +13,7 @@ from langchain_ctxmgr.events import Listener
 from langchain_ctxmgr.intake import shown
 from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.prompt.window import Selector
+from langchain_ctxmgr.storage.cache import Cache
 from langchain_ctxmgr.view.builder import Summarizer
 
 
@@ -26,6 +27,7 @@ class Settings(TypedDict, total=False):
     budget: ContextBudget | None
     tenant_id: str | None
     token_cache_size: int
+    cache: Cache | str | None
     listeners: Sequence[Listener]
     clock: Callable[[], datetime]
 

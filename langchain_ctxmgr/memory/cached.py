@@ -65,8 +65,8 @@ class Cached:
             return kept
         self._misses += 1
         made = yield from make()
-        yield from self._put(scope, key, made, ttl)
-        if self._erasures != erasures:
+        is_kept = yield from self._put(scope, key, made, ttl)
+        if is_kept and self._erasures != erasures:
             # Something was erased while this value was made of it, perhaps: it goes too.
             yield from call(self._cache.forget, scope)
         return made
@@ -88,11 +88,13 @@ class Cached:
         self._breaker.worked()
         return kept
 
-    def _put(self, scope: Scope, key: str, value: bytes, ttl: timedelta) -> Plan[None]:
+    def _put(self, scope: Scope, key: str, value: bytes, ttl: timedelta) -> Plan[bool]:
         """The boundary for writing: after a failure the value is made again next time."""
         if not self._breaker.is_closed:
-            return
+            return False
         try:
             yield from call(self._cache.put, scope, key, value, ttl=ttl)
         except Exception as error:  # noqa: BLE001 - any cache may be behind it
             self._breaker.failed(error)
+            return False
+        return True

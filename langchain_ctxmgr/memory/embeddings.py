@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from datetime import timedelta
+from hashlib import sha256
 from math import isfinite
 from typing import Any, cast
 
+import numpy as np
 from langchain_core.embeddings import Embeddings
 
 from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.memory.breaker import Breaker
+from langchain_ctxmgr.memory.cached import Cached
+from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage.vectors import DenseVectors
 
 BATCH_TEXTS = 32
 """Texts encoded together; larger batches are slower on a processor, padding grows."""
+QUESTION_TTL = timedelta(hours=1)
+"""How long a question's vector is kept: a tool loop or a second try asks it again within
+minutes."""
 
 _LOCAL = "sentence-transformers"
 _OPENAI = "openai"
@@ -57,6 +65,39 @@ def learn_size(embedder: Embedder | None, encoder: Breaker) -> Plan[None]:
         yield from embedder.learn()
     except Exception as error:  # noqa: BLE001 - any model may be behind it
         encoder.failed(error)
+
+
+class QuestionVectors:
+    """The vectors of questions, each asked of the model once in `QUESTION_TTL`.
+
+    Args:
+        embedder: The model.
+        cached: Where vectors are kept, under digests of the questions.
+    """
+
+    def __init__(self, embedder: Embedder, cached: Cached) -> None:
+        self._embedder = embedder
+        self._cached = cached
+
+    def vector(self, scope: Scope, question: str, dense: DenseVectors | None) -> Plan[list[float]]:
+        """The vector of `question`, in 32-bit precision whether it was kept or not.
+
+        Raises:
+            ValueError: If the model's answer cannot be searched; the model's own errors pass.
+        """
+
+        def ask() -> Plan[bytes]:
+            answer = yield from call(self._embedder.model.embed_query, question)
+            with np.errstate(over="ignore"):
+                vector = np.asarray(answer, dtype="<f4")
+            check_vectors([vector.tolist()], count=1, dense=dense)
+            return vector.tobytes()
+
+        size = 0 if dense is None else dense.size
+        told = f"{self._embedder.name}\0{size}\0{question}"
+        key = f"question/{sha256(told.encode()).hexdigest()}"
+        kept = yield from self._cached.value(scope, key, ask, ttl=QUESTION_TTL)
+        return np.frombuffer(kept, dtype="<f4").tolist()
 
 
 def check_vectors(

@@ -22,12 +22,14 @@ from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import Listener
 from langchain_ctxmgr.memory.breaker import Breaker
-from langchain_ctxmgr.memory.embeddings import Embedder, check_vectors, learn_size
+from langchain_ctxmgr.memory.cached import Cached
+from langchain_ctxmgr.memory.embeddings import Embedder, QuestionVectors, learn_size
 from langchain_ctxmgr.memory.packing import Considered, Packing
 from langchain_ctxmgr.memory.query import Question, read_question
 from langchain_ctxmgr.memory.scoring import NEIGHBOURS, Arms, Scored, score
 from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.records import Branch, Memory, Scope, Turn
+from langchain_ctxmgr.storage.cache import MemoryCache
 from langchain_ctxmgr.storage.message_log import MessageLog, TermHit
 from langchain_ctxmgr.storage.vectors import (
     BM25,
@@ -120,6 +122,7 @@ class Recall:
         vectors: The index over them; None for the log's own search alone.
         embedder: The model its dense vectors come from; None for keywords alone.
         counter: Prices what is recalled.
+        cached: Where the vectors of questions are kept; None: in this process.
         order: In which order what is recalled is shown.
         listeners: Told when a part fails and recall goes on without it.
     """
@@ -131,12 +134,14 @@ class Recall:
         embedder: Embedder | None,
         counter: TokenCounter,
         *,
+        cached: Cached | None = None,
         order: Order = Order.CACHE_STABLE,
         listeners: tuple[Listener, ...] = (),
     ) -> None:
         self._log = log
         self._vectors = vectors
         self._embedder = embedder
+        self._questions = embedder and QuestionVectors(embedder, cached or Cached(MemoryCache()))
         self._counter = counter
         self._order = order
         self._store = Breaker("vectors", "keyword search in the log", listeners)
@@ -234,13 +239,12 @@ class Recall:
         self, hits: _Hits, scope: Scope, read: Question, before_slot: int | None
     ) -> Plan[None]:
         """Add the dense arm. The boundary for the embedding model: without it, keywords."""
-        if self._embedder is None or self._vectors is None:
+        if self._questions is None or self._vectors is None:
             return
         if not (self._encoder.is_closed and self._store.is_closed):
             return
         try:
-            vector = yield from call(self._embedder.model.embed_query, read.text)
-            check_vectors([vector], count=1, dense=self._vectors.dense)
+            vector = yield from self._questions.vector(scope, read.text, self._vectors.dense)
         except Exception as error:  # noqa: BLE001 - any model may be behind it
             self._encoder.failed(error)
             return
