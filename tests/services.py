@@ -38,6 +38,13 @@ def redis_url() -> str:
     return REDIS_URL
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 class OwnRedis:
     """A Redis of the test's own, to be stopped, paused and started again."""
 
@@ -45,9 +52,7 @@ class OwnRedis:
         binary = shutil.which("redis-server")
         if binary is None:
             missing("redis-server", "the binary is not on PATH")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._command = [binary, "--port", str(self.port), "--bind", "127.0.0.1"]
         self._command += ["--save", "", "--dir", str(folder), *settings]
         self._server: subprocess.Popen[bytes] | None = None
