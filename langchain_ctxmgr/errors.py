@@ -5,8 +5,6 @@ A wrong argument is a `ValueError`; a provider's own error passes through.
 
 from __future__ import annotations
 
-from math import ceil
-
 from langchain_core.exceptions import ContextOverflowError as _ContextOverflowError
 
 
@@ -24,13 +22,6 @@ class ContextOverflowError(_ContextOverflowError, ValueError):
         self.needed_tokens = needed_tokens
         self.max_tokens = max_tokens
         self.what = what
-
-    def scaled(self, room_tokens: int, max_tokens: int) -> ContextOverflowError:
-        """The same in a caller's measure, of whose `max_tokens` only `room_tokens` were used."""
-        if room_tokens == max_tokens:
-            return self
-        needed = max(max_tokens + 1, ceil(self.needed_tokens * max_tokens / max(room_tokens, 1)))
-        return ContextOverflowError(needed_tokens=needed, max_tokens=max_tokens, what=self.what)
 
 
 class StorageError(RuntimeError):

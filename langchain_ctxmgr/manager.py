@@ -314,7 +314,12 @@ class ContextManager(Closable):
                 )
             )
         except ContextOverflowError as error:
-            raise error.scaled(room, limit) from None
+            if self._counter.exact:
+                raise
+            needed = max(limit + 1, self._sizes.needed(error.needed_tokens))
+            raise ContextOverflowError(
+                needed_tokens=needed, max_tokens=limit, what=error.what
+            ) from None
         self._sizes.sent(thread_key, view.tokens)
         elapsed = timedelta(seconds=time.perf_counter() - started)
         announce(view, thread, limit, elapsed, self._listeners)

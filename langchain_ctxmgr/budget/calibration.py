@@ -91,8 +91,14 @@ class Calibration:
         The factor is taken in steps, so that each new answer does not move every budget and
         with it the prompt's prefix.
         """
-        steps = math.ceil(round(self.factor(model) * _STEPS, 6))
-        return max_tokens * _STEPS // steps
+        return max_tokens * _STEPS // self._steps(model)
+
+    def needed(self, model: str | BaseChatModel | None, counted_tokens: int) -> int:
+        """The least `max_tokens` whose `room` holds `counted_tokens`."""
+        return -(-counted_tokens * self._steps(model) // _STEPS)
+
+    def _steps(self, model: str | BaseChatModel | None) -> int:
+        return math.ceil(round(self.factor(model) * _STEPS, 6))
 
 
 class PromptSizes:
@@ -109,16 +115,20 @@ class PromptSizes:
         """The count that stays within `max_tokens`, the same on each step of one turn.
 
         What is learnt in a tool loop counts from the next turn on: within the turn nothing
-        that was sent may change.
+        that was sent may change. A `turn` of None is like no other.
         """
         with self._lock:
             known = self._rooms.get(thread)
-            if known is not None and known[0] == (turn, max_tokens):
+            if turn is not None and known is not None and known[0] == (turn, max_tokens):
                 return known[1]
         room = self._calibration.room(self._model, max_tokens)
         with self._lock:
             _keep(self._rooms, thread, ((turn, max_tokens), room))
         return room
+
+    def needed(self, counted_tokens: int) -> int:
+        """The least `max_tokens` with which a turn's room holds `counted_tokens`."""
+        return self._calibration.needed(self._model, counted_tokens)
 
     def sent(self, thread: Hashable, counted_tokens: int) -> None:
         """A prompt of `counted_tokens` was prepared for `thread`."""
