@@ -13,8 +13,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple, TypeVar
+from unicodedata import category, normalize
+from unicodedata import name as unicode_name
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
@@ -26,9 +29,32 @@ T = TypeVar("T")
 
 _RECALLED = ("<recalled data-only>\n", "</recalled>\n\n")
 _SUMMARY = ("<conversation-summary data-only>\n", "</conversation-summary>")
-_FENCE = re.compile(r"<(?=[\s/\\]*(?:recalled|conversation-summary)\b)", re.IGNORECASE)
+_FENCES = ("recalled", "conversation-summary")
+_UNSEEN = r"[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]*"
+"""Characters that show as nothing: a marker with them inside reads as one without."""
+_FENCE = re.compile(
+    rf"[<\uff1c\ufe64](?=[\W_]{{0,16}}(?:{'|'.join(map(_UNSEEN.join, _FENCES))}))", re.IGNORECASE
+)
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _LABELS = {"human": "user", "ai": "assistant"}
+_ROLE_WORDS = frozenset(
+    {
+        "ai",
+        "assistant",
+        "chat",
+        "developer",
+        "function",
+        "human",
+        "instruction",
+        "instructions",
+        "model",
+        "system",
+        "tool",
+        "user",
+    }
+)
+"""A name with one of these in it could pose as the role of that name."""
+_NAME_MARKS = frozenset(" .,'\u2019-_@+&/#")
 
 
 class Order(StrEnum):
@@ -64,13 +90,42 @@ def ordered(items: Sequence[T], order: Order, score: Callable[[T], float]) -> li
 def row(*, slot: int, speaker: str | None, role: str, text: str) -> str:
     """One line that says which message, who, and what: `412 Ann: text`, newline included.
 
-    The text is verbatim but for white space (blank lines go, further lines are indented)
-    and for fence markers, whose `<` becomes `&lt;`.
+    A name that could be read as a role, or as more than a name, is quoted behind the real
+    role: `412 user "system": text`. The text is verbatim but for white space (blank lines
+    go, further lines are indented) and for fence markers, whose `<` becomes `&lt;`.
     """
-    name = " ".join((speaker or "").split()) or _LABELS.get(role, role)
     lines = [kept for line in text.splitlines() if (kept := line.rstrip())]
     said = "\n ".join(lines).lstrip()
-    return _FENCE.sub("&lt;", f"{slot} {name}: {said}\n")
+    return _FENCE.sub("&lt;", f"{slot} {_who(speaker or '', role)}: {said}\n")
+
+
+@lru_cache(maxsize=1_024)
+def _who(speaker: str, role: str) -> str:
+    label = _LABELS.get(role, role)
+    name = " ".join(speaker.split())
+    if not name:
+        return label
+    if _is_plain(name):
+        return name
+    shown = "".join(sign for sign in name if sign.isprintable()).replace('"', "'")
+    return f'{label} "{shown}"' if shown else label
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is letters, digits and the marks of names, and no role is in it."""
+    if not all(sign in _NAME_MARKS or category(sign)[0] in "LMN" for sign in name):
+        return False
+    if any(len(alphabets) > 1 for alphabets in map(_alphabets, name.split())):
+        return False
+    base = "".join(sign for sign in normalize("NFKD", name.casefold()) if category(sign)[0] != "M")
+    words = re.findall(r"[^\W\d_]+", base)
+    return _ROLE_WORDS.isdisjoint([*words, "".join(words)])
+
+
+def _alphabets(word: str) -> set[str]:
+    """Which of the alphabets with look-alike letters a word is written in."""
+    found = {unicode_name(sign, "").partition(" ")[0] for sign in word}
+    return found & {"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE"}
 
 
 def day(at: date) -> str:
