@@ -183,14 +183,19 @@ class EdgeVectorStore:
             self._unflushed = 0
 
     def close(self) -> None:
-        """Flush and release the folder; again does nothing."""
+        """Flush and release the folder; again does nothing.
+
+        A folder that was removed meanwhile is let go: there is nothing left to flush.
+        """
         if self._closed:
             return
         self._closed = True
         if self._is_forked():
             return
         with self._lock, edge_shard.storage_errors(f"close the vectors in {self.path}"):
-            if self._shard is not None and self._unflushed:
+            index = self._index
+            is_there = index is not None and (self.path / index.shard).is_dir()
+            if self._shard is not None and self._unflushed and is_there:
                 self._shard.flush()
             self._release()
 

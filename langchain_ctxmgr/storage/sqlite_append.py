@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from uuid import uuid4
 
 from langchain_ctxmgr.records import Draft, LogRecord
@@ -55,6 +55,25 @@ def entry_of(draft: Draft) -> Entry:
         raise ValueError(f"terms must be 32-bit term ids, got {draft.terms[:8]}…") from error
     payload = encode(draft.message)
     return Entry(draft, (draft.at - EPOCH) // MICROSECOND, payload, digest(payload), terms)
+
+
+def is_light(drafts: Sequence[Draft], *, chars: int) -> bool:
+    """Whether drafts hold at most `chars` characters together, told without encoding them."""
+    left = chars
+    values: list[object] = [vars(draft.message) for draft in drafts]
+    while values and left >= 0:
+        value = values.pop()
+        left -= 1
+        match value:
+            case str() | bytes():
+                left -= len(value)
+            case dict():
+                values += cast("dict[object, object]", value).values()
+            case list() | tuple():
+                values += cast("Sequence[object]", value)
+            case _:
+                pass
+    return left >= 0
 
 
 class _Place(NamedTuple):

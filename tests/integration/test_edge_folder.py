@@ -121,6 +121,15 @@ class TestOpening:
             opened(folder, other).count(ACME)
         assert opened(folder).count(ACME) == 1
 
+    def test_closing_lets_go_of_a_folder_that_was_removed(self, folder, opened):
+        store = opened(folder)
+        store.upsert([point(1)])
+        shutil.rmtree(folder)
+        store.close()
+        again = opened(folder)
+        again.upsert([point(2)])
+        assert again.count(ACME) == 1
+
     def test_left_overs_are_removed_and_other_files_stay(self, folder, opened):
         store = opened(folder)
         store.upsert([point(1)])

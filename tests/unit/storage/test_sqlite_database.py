@@ -13,6 +13,7 @@ from contextlib import closing
 from datetime import timedelta
 
 import pytest
+from langchain_core.messages import AIMessage, HumanMessage
 
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.storage.sqlite import SqliteLog
@@ -222,6 +223,28 @@ class TestWaiting:
         assert hops == []
         await log.aappend(ALICE, talk(100))
         assert len(hops) == 1
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            HumanMessage("word " * 20_000),
+            HumanMessage([{"type": "text", "text": "word " * 20_000}]),
+            AIMessage("", tool_calls=[{"name": "f", "args": {"a": ["x" * 99_999]}, "id": "c"}]),
+        ],
+    )
+    async def test_one_large_message_is_written_in_a_thread(self, log, monkeypatch, message):
+        in_place = []
+        awrite = log._database.awrite
+
+        async def counted(work, **options):
+            in_place.append(work)
+            return await awrite(work, **options)
+
+        monkeypatch.setattr(log._database, "awrite", counted)
+        assert len(await log.aappend(ALICE, [draft("x", "m0")._replace(message=message)])) == 1
+        assert in_place == []
+        await log.aappend(ALICE, [draft("short", "m1")])
+        assert len(in_place) == 1
 
     async def test_the_wal_is_copied_back_off_the_event_loop(self, log, path):
         for number in range(1_200):
