@@ -6,7 +6,6 @@ rebuilt. Each method that waits is a plan, so it has an async twin.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -27,6 +26,7 @@ from langchain_ctxmgr.closable import Closable
 from langchain_ctxmgr.compression.extractive import ExtractiveSummarizer
 from langchain_ctxmgr.errors import ContextOverflowError, StorageError
 from langchain_ctxmgr.events import Listener, Recorded, emit
+from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.intake import (
     Messages,
     Moments,
@@ -142,7 +142,7 @@ class ContextManager(Closable):
         )
         self._folder: Folder | None = None
         self._is_closed = False
-        self._closing = threading.Lock()
+        self._closing = ForkableLock()
 
     @classmethod
     def open(

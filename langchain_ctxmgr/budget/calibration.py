@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import threading
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, TypeVar, cast
@@ -15,6 +14,7 @@ from langchain_core.messages.ai import UsageMetadata
 
 from langchain_ctxmgr.budget.tokens import model_name
 from langchain_ctxmgr.budget.vocabulary import encoding_for
+from langchain_ctxmgr.forking import ForkableLock
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class Calibration:
 
     def __init__(self) -> None:
         self._ratios: OrderedDict[str, deque[float]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = ForkableLock()
 
     def observe(
         self,
@@ -109,7 +109,7 @@ class PromptSizes:
         self._model = model
         self._counted: OrderedDict[Hashable, int] = OrderedDict()
         self._rooms: OrderedDict[Hashable, tuple[Hashable, int]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = ForkableLock()
 
     def room(self, thread: Hashable, turn: Hashable, max_tokens: int) -> int:
         """The count that stays within `max_tokens`, the same on each step of one turn.

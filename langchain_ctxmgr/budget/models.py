@@ -6,7 +6,6 @@ Asked in this order: what the user registered, the chat model's own `profile`, a
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -18,6 +17,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_ctxmgr.budget.tokens import model_name
 from langchain_ctxmgr.budget.vocabulary import encoding_for, register_encoding
 from langchain_ctxmgr.errors import UnknownModelError
+from langchain_ctxmgr.forking import ForkableLock
 
 if TYPE_CHECKING:
     from genai_prices import types as prices
@@ -75,7 +75,7 @@ class ModelInfo:
 
 
 _registered: dict[str, ModelInfo] = {}
-_registered_lock = threading.Lock()
+_registered_lock = ForkableLock()
 
 
 def register_model(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import marshal
 import re
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from langchain_core.tools import BaseTool
 
 from langchain_ctxmgr.budget import messages as _messages
 from langchain_ctxmgr.budget.vocabulary import encoding_for, has_vocabulary, load_vocabulary
+from langchain_ctxmgr.forking import ForkableLock
 
 if TYPE_CHECKING:
     import tiktoken
@@ -135,7 +135,7 @@ class _CachedCounter:
         self._cache_size = cache_size
         self._counts: OrderedDict[_Key, int] = OrderedDict()
         self._tools: OrderedDict[_Key, tuple[int, object]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = ForkableLock()
         self._hits = self._misses = 0
 
     def text(self, text: str) -> int:

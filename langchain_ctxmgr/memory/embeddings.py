@@ -6,7 +6,6 @@ index. `sentence-transformers` costs seconds to import: only a spec that asks fo
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from datetime import timedelta
 from hashlib import sha256
@@ -17,6 +16,7 @@ import numpy as np
 from langchain_core.embeddings import Embeddings
 
 from langchain_ctxmgr._plans import Plan, call
+from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.memory.breaker import Breaker
 from langchain_ctxmgr.memory.cached import Cached
 from langchain_ctxmgr.records import Scope
@@ -167,7 +167,7 @@ class LocalEmbeddings(Embeddings):
 
     def __init__(self, name: str) -> None:
         self.model = name
-        self._loading = threading.Lock()
+        self._loading = ForkableLock()
         self._encoder: Any = None
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:

@@ -8,7 +8,6 @@ turns are found by their words, and its vectors are caught up later.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.analysis import message_text
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import CaughtUp, Listener, emit
+from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.memory.breaker import Breaker
 from langchain_ctxmgr.memory.embeddings import Embedder, check_vectors, learn_size
 from langchain_ctxmgr.records import LogRecord, Scope
@@ -65,7 +65,7 @@ class Indexer:
         self._listeners = listeners
         self._store = Breaker("vectors", "keyword search in the log", listeners)
         self._encoder = Breaker("embeddings", "keyword vectors", listeners)
-        self._busy = threading.Lock()
+        self._busy = ForkableLock()
         self._erased: list[Scope] = []
         """What was erased during the run under way; empty between runs."""
 

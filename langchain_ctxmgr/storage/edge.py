@@ -86,6 +86,7 @@ class EdgeVectorStore:
         self._unflushed = 0
         self._erased = 0
         self._rewritten = 0
+        _stores.add(self)
 
     @property
     def dense(self) -> DenseVectors | None:
@@ -199,8 +200,12 @@ class EdgeVectorStore:
                 self._shard.flush()
             self._release()
 
-    def keep_shards(self) -> None:
-        """Never free the shards, as called in a forked child: their files are the parent's."""
+    def after_fork(self) -> None:
+        """Start anew in a forked child: a thread of the parent may hold the lock.
+
+        The shards are never freed: their files are the parent's.
+        """
+        self._lock = threading.RLock()
         for shard in self._shards():
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(shard))
 
@@ -262,9 +267,8 @@ class EdgeVectorStore:
             if shard is not None:
                 shard.close()
         edge_folder.tidy(self.path, index)
-        self._shard, self._index, self._pid = shard, index, os.getpid()
+        self._pid, self._index, self._shard = os.getpid(), index, shard
         self._unflushed = 0
-        _stores.add(self)
         if index.is_erasing:
             self._erased += 1
             _finish(self._rewrite())
@@ -348,7 +352,6 @@ class EdgeVectorStore:
         for shard in self._shards():
             shard.close()
         self._shard = self._next = self._index = self._pid = None
-        _stores.discard(self)
 
     def _upsert(self, points: Sequence[Point]) -> Steps[None]:
         ready: list[edge.Point] = []
@@ -443,13 +446,13 @@ _IN_USE = "WouldBlock"
 _stores: weakref.WeakSet[EdgeVectorStore] = weakref.WeakSet()
 
 
-def _keep_shards_in_child() -> None:
-    for store in _stores:
-        store.keep_shards()
+def _after_fork_in_child() -> None:
+    for store in list(_stores):
+        store.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_shards_in_child)
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _described(dense: DenseVectors | None) -> str:

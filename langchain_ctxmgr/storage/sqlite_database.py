@@ -8,6 +8,10 @@ or the work is long, it runs in a thread. WAL with `synchronous=NORMAL`: what wa
 acknowledged survives the death of the process; a power cut may lose the last commits,
 never the file.
 
+SQLite keeps its file locks in the process's memory, so a forked child that finds any of its
+parent's connections believes in locks that it does not hold, and waits for ones that nobody
+will give back. A fork therefore waits for work under way and closes idle connections first.
+
 Source: https://sqlite.org/wal.html, https://sqlite.org/howtocorrupt.html (section 2.6: a
 connection is never carried across a fork).
 """
@@ -19,6 +23,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -41,8 +46,48 @@ _IDLE_CONNECTIONS: Final = 8
 _WRITES_IN_PLACE: Final = 128
 """After so many, one write goes to a thread, where copying the WAL back holds up no loop."""
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_FORK_WAIT_SECONDS: Final = 2.0
+"""How long a fork waits for work under way; longer work is left behind in the child."""
 _inherited: list[object] = []
 """Connections a forked child found: never used, never closed (both can harm the parent)."""
+
+
+class _Uses:
+    """How many connections of this process are in use; none is begun while it forks."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+        self._is_forking = False
+
+    @contextmanager
+    def one(self) -> Generator[None, None, None]:
+        """Hold forks off for the length of a block."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_forking)
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._count -= 1
+                self._changed.notify_all()
+
+    def hold(self) -> None:
+        """Let none begin, and wait for those under way."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_forking)
+            self._is_forking = True
+            self._changed.wait_for(lambda: not self._count, _FORK_WAIT_SECONDS)
+
+    def release(self) -> None:
+        """Let others begin."""
+        with self._changed:
+            self._is_forking = False
+            self._changed.notify_all()
+
+
+_uses = _Uses()
 
 
 class Database:
@@ -59,6 +104,7 @@ class Database:
         self._ready = False
         self._in_place = 0
         self._start_process()
+        _databases.add(self)
 
     def _start_process(self) -> None:
         self._pid = os.getpid()
@@ -78,6 +124,12 @@ class Database:
     def close(self) -> None:
         """Close every connection. May be called again."""
         self._closed = True
+        if os.getpid() == self._pid:
+            with _uses.one():
+                self._close_idle()
+
+    def before_fork(self) -> None:
+        """Close idle connections: a child must find none."""
         if os.getpid() == self._pid:
             self._close_idle()
 
@@ -130,21 +182,22 @@ class Database:
     @contextmanager
     def _connection(self, timeout: timedelta) -> Generator[sqlite3.Connection, None, None]:
         self._check_process()
-        idle = self._waiting if timeout else self._instant
-        try:
-            connection = self._take(idle, timeout)
-        except sqlite3.Error as error:
-            self._explain(error)
-        try:
-            yield connection
-        except sqlite3.Error as error:
-            self._explain(error)
-        finally:
-            if connection.in_transaction:
-                connection.rollback()
-            idle.append(connection)
-            if self._closed or len(idle) > _IDLE_CONNECTIONS:
-                self._close_idle(keep=0 if self._closed else _IDLE_CONNECTIONS)
+        with _uses.one():
+            idle = self._waiting if timeout else self._instant
+            try:
+                connection = self._take(idle, timeout)
+            except sqlite3.Error as error:
+                self._explain(error)
+            try:
+                yield connection
+            except sqlite3.Error as error:
+                self._explain(error)
+            finally:
+                if connection.in_transaction:
+                    connection.rollback()
+                idle.append(connection)
+                if self._closed or len(idle) > _IDLE_CONNECTIONS:
+                    self._close_idle(keep=0 if self._closed else _IDLE_CONNECTIONS)
 
     def _take(self, idle: deque[sqlite3.Connection], timeout: timedelta) -> sqlite3.Connection:
         try:
@@ -272,6 +325,32 @@ class Database:
         if self._closed:
             raise StorageError(f"the message log {self.path} was closed in use") from error
         raise error
+
+
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    _uses.hold()
+    for database in list(_databases):
+        database.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    _uses.release()
+
+
+def _after_fork_in_child() -> None:
+    global _uses  # noqa: PLW0603 - a thread of the parent may hold the old one's lock
+    _uses = _Uses()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 class _LockedError(StorageError):
