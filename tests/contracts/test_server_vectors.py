@@ -1,4 +1,4 @@
-"""A Qdrant server keeps the vector store's contract, over REST and with routing by tenant."""
+"""A Qdrant server keeps the vector store's contract, over REST, over gRPC and with routing by tenant."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from langchain_ctxmgr.storage.server import QdrantVectorStore
 from langchain_ctxmgr.storage.server_requests import CollectionSettings
 from tests.contracts.vectors import EMBEDDING, VectorStoreContract
+from tests.loopback_grpc import LoopbackGrpc
 from tests.loopback_qdrant import LoopbackQdrant
 
 REAL_SERVER = os.environ.get("CTXMGR_TEST_QDRANT_URL")
@@ -19,6 +20,12 @@ REAL_SERVER = os.environ.get("CTXMGR_TEST_QDRANT_URL")
 def loopback():
     with LoopbackQdrant() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def grpc_url(loopback):
+    with LoopbackGrpc(loopback) as beside:
+        yield f"{loopback.url}?grpc=1&grpc_port={beside.port}"
 
 
 class TestLoopbackServer(VectorStoreContract):
@@ -41,6 +48,16 @@ class TestLoopbackServerByTenant(VectorStoreContract):
     @pytest.fixture
     def keyword_store(self, loopback):
         yield from opened(loopback.url, layout=self.LAYOUT)
+
+
+class TestLoopbackServerByGrpc(VectorStoreContract):
+    @pytest.fixture
+    def store(self, grpc_url):
+        yield from opened(grpc_url, dense=EMBEDDING)
+
+    @pytest.fixture
+    def keyword_store(self, grpc_url):
+        yield from opened(grpc_url)
 
 
 if REAL_SERVER is not None:

@@ -20,6 +20,7 @@ from langchain_ctxmgr.storage.server import QdrantVectorStore
 from langchain_ctxmgr.storage.server_connection import ConnectionSettings
 from langchain_ctxmgr.storage.vectors import DenseVectors
 from tests.contracts.vectors import ALICE, EMBEDDING, OTHER, by_term, ids, point
+from tests.loopback_grpc import LoopbackGrpc
 from tests.loopback_qdrant import CERTIFICATE, Fault, LoopbackQdrant
 
 QUICK = ConnectionSettings(timeout=timedelta(seconds=1), patience=timedelta(seconds=4))
@@ -133,6 +134,50 @@ class TestTransientFaults:
         with pytest.raises(StorageError):
             store.count(ALICE)
         assert store.count(ALICE) == 1
+
+
+class TestGrpc:
+    @pytest.fixture
+    def by_grpc(self, server):
+        with LoopbackGrpc(server) as beside:
+            store = QdrantVectorStore.from_url(f"{server.url}?grpc=1&grpc_port={beside.port}")
+            store.upsert([point(1)])
+            yield store
+            store.close()
+
+    FAULTS = (
+        Fault(status=429),
+        Fault(status=429, headers={"Retry-After": "1"}),
+        Fault(status=500),
+        Fault(status=503),
+    )
+
+    @pytest.mark.parametrize("fault", FAULTS, ids=repr)
+    async def test_transient_faults_are_tried_again(self, server, by_grpc, fault, pauses):
+        server.faults = [again(fault, times=2)]
+        assert by_grpc.count(ALICE) == 1
+        server.faults = [again(fault, times=2)]
+        (answer,) = await by_grpc.aquery(ALICE, [by_term()])
+        assert ids(answer) == [1]
+        assert len(pauses) == 4
+        assert all(pause >= 1.0 for pause in pauses) == bool(fault.headers)
+        await by_grpc.aclose()
+
+    async def test_a_wrong_key_is_said_and_not_shown(self, server, by_grpc, pauses):
+        server.api_key = "open-sesame"
+        with pytest.raises(StorageError, match=r"UNAUTHENTICATED.*check the API key"):
+            by_grpc.count(ALICE)
+        with pytest.raises(StorageError, match=r"UNAUTHENTICATED.*check the API key"):
+            await by_grpc.acount(ALICE)
+        assert pauses == []
+        await by_grpc.aclose()
+
+    def test_what_another_dropped_is_made_again(self, server, by_grpc):
+        second = QdrantVectorStore(server.url)
+        second.drop()
+        by_grpc.upsert([point(2)])
+        assert second.count(ALICE) == 1
+        second.close()
 
 
 class TestRefusals:
