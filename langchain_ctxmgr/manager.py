@@ -75,7 +75,8 @@ class ContextManager(Closable):
         vectors: The index over it, left open too; None: the log's own keyword search.
         model: A model name or a `BaseChatModel`: decides tokenizer, window and price.
         embeddings: A LangChain `Embeddings`, `sentence-transformers:<name or path>`,
-            `openai:<name>`, or None for keyword recall only.
+            `openai:<name>`, or None for keyword recall only. One without a model's name goes
+            by its class and plain settings; `Embedder(model, name)` names any.
         summarizer: Makes the summary of what lies before the window; None: extractive.
         selection: Chooses what of the history is shown word for word (`prompt.window`:
             `LastTurns`, `SlidingWindow`, …) and reads all of it; None: the full history
@@ -121,7 +122,7 @@ class ContextManager(Closable):
         opened = cache_from(cache)
         self._own_cache = opened if isinstance(cache, str) else None
         self._cached = Cached(opened, listeners=self._listeners)
-        embedder = embeddings if isinstance(embeddings, Embedder) else embeddings_from(embeddings)
+        embedder = embeddings_from(embeddings)
         self._indexer = Indexer(log, vectors, embedder, listeners=self._listeners)
         self._recall = Recall(
             log,
@@ -149,7 +150,7 @@ class ContextManager(Closable):
         cls,
         path: str | Path | None,
         *,
-        embeddings: Embeddings | str | None = None,
+        embeddings: Embeddings | str | Embedder | None = None,
         **settings: Unpack[Settings],
     ) -> Self:
         """A manager over the folder `path`, made when missing; None: a temporary one.

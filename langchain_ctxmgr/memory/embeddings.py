@@ -6,6 +6,7 @@ index. `sentence-transformers` costs seconds to import: only a spec that asks fo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import timedelta
 from hashlib import sha256
@@ -31,13 +32,24 @@ minutes."""
 _LOCAL = "sentence-transformers"
 _OPENAI = "openai"
 _PROBE = "size"
+_SECRETS = ("key", "token", "secret", "password", "credential", "auth")
 _NAME_FIELDS = ("model", "model_name", "model_id", "repo_id", "deployment")
 
 
 class Embedder:
-    """An embedding model and the name that its vectors go by."""
+    """An embedding model and the name that its vectors go by.
+
+    Hand one to `ContextManager` for a model that does not say which it is.
+
+    Raises:
+        ValueError: If `model` is no `Embeddings`, or `name` is empty.
+    """
 
     def __init__(self, model: Embeddings, name: str) -> None:
+        if not isinstance(model, Embeddings):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"model must be a LangChain Embeddings, got {type(model).__name__}")
+        if not isinstance(name, str) or not name.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"name must be text that is not empty, got {name!r}")
         self.model = model
         self.name = name
         self._size: int | None = None
@@ -120,19 +132,20 @@ def check_vectors(
             raise ValueError("the embedding model gave numbers that are not finite")
 
 
-def embeddings_from(spec: Embeddings | str | None) -> Embedder | None:
+def embeddings_from(spec: Embeddings | str | Embedder | None) -> Embedder | None:
     """The model that `spec` names; None stays None: keyword recall only.
 
     Args:
-        spec: A LangChain `Embeddings`, `sentence-transformers:<name or path>` or
-            `openai:<name>`.
+        spec: A LangChain `Embeddings`, `sentence-transformers:<name or path>`,
+            `openai:<name>`, or an `Embedder`, which has its name.
 
     Raises:
-        ValueError: If `spec` is none of these.
+        ValueError: If `spec` is none of these, or an `Embeddings` that nothing tells from
+            another of its class.
         ImportError: If the package for it is missing; the message names the extra.
     """
-    if spec is None:
-        return None
+    if spec is None or isinstance(spec, Embedder):
+        return spec
     if isinstance(spec, Embeddings):
         return Embedder(spec, _name_of(spec))
     provider, _, name = spec.partition(":") if isinstance(spec, str) else ("", "", "")  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -153,9 +166,37 @@ def embeddings_from(spec: Embeddings | str | None) -> Embedder | None:
 
 
 def _name_of(model: Embeddings) -> str:
+    """The class with the model's name; without one, with a digest of its plain settings.
+
+    Raises:
+        ValueError: If it holds something, but nothing that tells it from others of its class.
+    """
     named = (getattr(model, field, None) for field in _NAME_FIELDS)
     name = next((value for value in named if isinstance(value, str) and value), "")
-    return f"{type(model).__name__}:{name}" if name else type(model).__name__
+    kind = type(model)
+    if name:
+        return f"{kind.__name__}:{name}"
+    path = f"{kind.__module__}.{kind.__qualname__}"
+    held: dict[str, object] = getattr(model, "__dict__", {})
+    told = {
+        field: value
+        for field, value in held.items()
+        if isinstance(value, str | int | float) and not _is_private(field)
+    }
+    if held and not told:
+        raise ValueError(
+            f"embeddings must say which model they are, got {path} with neither a model name nor "
+            "a plain setting; hand in Embedder(embeddings, name='...') to name it"
+        )
+    if not told:
+        return path
+    settings = json.dumps(told, sort_keys=True).encode("utf-8", "backslashreplace")
+    return f"{path}:{sha256(settings).hexdigest()[:16]}"
+
+
+def _is_private(field: str) -> bool:
+    """Whether a setting is not for a name: internal, or a secret."""
+    return field.startswith("_") or any(word in field.lower() for word in _SECRETS)
 
 
 class LocalEmbeddings(Embeddings):
