@@ -32,5 +32,9 @@ class ShardInUseError(StorageError):
     """Another process owns the Qdrant Edge folder."""
 
 
+class DamagedIndexError(StorageError):
+    """The vectors cannot be read; the log holds everything they were made from."""
+
+
 class UnknownModelError(LookupError):
     """Nothing is known of a model's window; the message says how to register it."""

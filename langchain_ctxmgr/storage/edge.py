@@ -32,10 +32,11 @@ from typing import TypeVar, cast
 
 import qdrant_edge as edge
 
-from langchain_ctxmgr.errors import ShardInUseError, StorageError
+from langchain_ctxmgr.errors import DamagedIndexError, ShardInUseError, StorageError
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage import edge_folder, edge_shard
 from langchain_ctxmgr.storage.edge_folder import FolderIndex
+from langchain_ctxmgr.storage.edge_owner import Ownership
 from langchain_ctxmgr.storage.vectors import (
     DenseVectors,
     Hit,
@@ -76,7 +77,9 @@ class EdgeVectorStore:
         dense: DenseVectors | Callable[[], DenseVectors] | None = None,
     ) -> None:
         self.path = Path(path)
+        self._owner = Ownership(self.path)
         self._embedding = dense
+        self._dense = None if callable(dense) else dense
         self._lock = threading.RLock()
         self._shard: edge.EdgeShard | None = None
         self._index: FolderIndex | None = None
@@ -91,9 +94,9 @@ class EdgeVectorStore:
     @property
     def dense(self) -> DenseVectors | None:
         """The embedding it is opened for."""
-        if callable(self._embedding):
-            self._embedding = self._embedding()
-        return self._embedding
+        if self._dense is None and callable(self._embedding):
+            self._dense = self._embedding()
+        return self._dense
 
     @property
     def is_shared(self) -> bool:
@@ -171,11 +174,14 @@ class EdgeVectorStore:
         """
         self._refuse()
         with self._lock, edge_shard.storage_errors(f"drop the vectors in {self.path}"):
-            if self._shard is None:
-                self._claim()
-            self._release()
+            if self._shard is None and self.path.is_dir():
+                self._owner.take()
+            self._close_shards()
             self._rewritten = self._erased
             edge_folder.erase(self.path)
+            if callable(self._embedding):
+                self._dense = None
+            self._release()
 
     def flush(self) -> None:
         """Make everything durable against power loss: 30 to 100 ms."""
@@ -206,6 +212,7 @@ class EdgeVectorStore:
         The shards are never freed: their files are the parent's.
         """
         self._lock = threading.RLock()
+        self._owner.give_up()
         for shard in self._shards():
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(shard))
 
@@ -248,24 +255,16 @@ class EdgeVectorStore:
         self.close()
 
     def _open(self) -> None:
-        """Take ownership of the folder.
-
-        Another process may create or switch it meanwhile, so what was opened counts only if
-        `index.json` still names it.
-        """
+        """Own the folder, open what it holds or start an empty shard, and tidy up."""
         self.path.mkdir(parents=True, exist_ok=True)
+        self._owner.take()
         edge_folder.require_free(self.path, MIN_FREE_BYTES)
-        while True:
-            index = edge_folder.read(self.path)
-            if index is None:
-                index, shard = self._first()
-            else:
-                self._check_dense(index)
-                shard = self._loaded(index)
-            if shard is not None and edge_folder.read(self.path) == index:
-                break
-            if shard is not None:
-                shard.close()
+        index = edge_folder.read(self.path)
+        if index is None:
+            index, shard = self._first()
+        else:
+            self._check_dense(index)
+            shard = self._loaded(index)
         edge_folder.tidy(self.path, index)
         self._pid, self._index, self._shard = os.getpid(), index, shard
         self._unflushed = 0
@@ -273,48 +272,22 @@ class EdgeVectorStore:
             self._erased += 1
             _finish(self._rewrite())
 
-    def _first(self) -> tuple[FolderIndex, edge.EdgeShard | None]:
+    def _first(self) -> tuple[FolderIndex, edge.EdgeShard]:
         name = edge_folder.new_shard_name()
         index = FolderIndex(uuid=uuid.uuid4().hex, shard=name, dense=self.dense)
-        try:
-            with edge_shard.storage_errors(f"create vectors in {self.path}"):
-                shard = edge_shard.created(self.path / name, self.dense)
-        except StorageError:
-            if edge_folder.read(self.path) is None:
-                raise
-            return index, None  # the first owner tidied it away
-        if edge_folder.publish(self.path, index):
-            return index, shard
-        shard.close()
-        edge_folder.remove_shard(self.path, name)
-        return index, None
+        with edge_shard.storage_errors(f"create vectors in {self.path}"):
+            shard = edge_shard.created(self.path / name, self.dense)
+        edge_folder.replace(self.path, index)
+        return index, shard
 
-    def _loaded(self, index: FolderIndex) -> edge.EdgeShard | None:
+    def _loaded(self, index: FolderIndex) -> edge.EdgeShard:
         folder = self.path / index.shard
         try:
             with edge_shard.storage_errors(f"open the vectors in {self.path}"):
                 edge_shard.require_segments(folder)
                 return edge.EdgeShard.load(str(folder))
         except StorageError as error:
-            if _IN_USE in str(error):
-                raise ShardInUseError(
-                    f"{self.path} is in use by another process, or open already in this one; "
-                    "one process owns a Qdrant Edge folder: to share vectors between "
-                    "processes use server mode (a Qdrant server)"
-                ) from error
-            if edge_folder.read(self.path) != index:
-                return None
-            raise StorageError(f"{error}; {edge_folder.REBUILD}") from error
-
-    def _claim(self) -> None:
-        """Own the folder if it can be opened; a damaged one has no owner."""
-        try:
-            index = edge_folder.read(self.path)
-            self._shard = self._loaded(index) if index is not None else None
-        except ShardInUseError:
-            raise
-        except StorageError:
-            return
+            raise DamagedIndexError(f"{error}; {edge_folder.REBUILD}") from error
 
     def _check_dense(self, index: FolderIndex) -> None:
         if index.dense != self.dense:
@@ -342,13 +315,21 @@ class EdgeVectorStore:
         with self._lock, edge_shard.storage_errors(f"use the vectors in {self.path}"):
             self._refuse()
             if self._shard is None:
-                self._open()
+                try:
+                    self._open()
+                except BaseException:
+                    self._owner.give_up()
+                    raise
             yield cast("edge.EdgeShard", self._shard)
 
     def _shards(self) -> list[edge.EdgeShard]:
         return [shard for shard in (self._shard, self._next) if shard is not None]
 
     def _release(self) -> None:
+        self._close_shards()
+        self._owner.give_up()
+
+    def _close_shards(self) -> None:
         for shard in self._shards():
             shard.close()
         self._shard = self._next = self._index = self._pid = None
@@ -439,9 +420,6 @@ class EdgeVectorStore:
                         fresh.close()
                         edge_folder.remove_shard(self.path, name)
 
-
-_IN_USE = "WouldBlock"
-"""How Edge says that the shard's write-ahead log is locked."""
 
 _stores: weakref.WeakSet[EdgeVectorStore] = weakref.WeakSet()
 

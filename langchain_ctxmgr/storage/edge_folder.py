@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from langchain_ctxmgr.errors import StorageError
+from langchain_ctxmgr.errors import DamagedIndexError, StorageError
 from langchain_ctxmgr.storage.vectors import DenseVectors
 
 SCHEMA = 1
@@ -59,7 +59,9 @@ def read(folder: Path) -> FolderIndex | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"{folder / _INDEX_FILE} cannot be read ({error}); {REBUILD}") from error
+        raise DamagedIndexError(
+            f"{folder / _INDEX_FILE} cannot be read ({error}); {REBUILD}"
+        ) from error
     try:
         fields = cast("dict[str, Any]", json.loads(text))
         if fields["schema"] != SCHEMA:
@@ -75,23 +77,13 @@ def read(folder: Path) -> FolderIndex | None:
             is_erasing=bool(fields["is_erasing"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StorageError(f"{folder / _INDEX_FILE} is damaged ({error!r}); {REBUILD}") from error
-
-
-def publish(folder: Path, index: FolderIndex) -> bool:
-    """Write the first `index.json`; False when another process was first."""
-    temporary = _written(folder, index)
-    try:
-        os.link(temporary, folder / _INDEX_FILE)
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True
+        raise DamagedIndexError(
+            f"{folder / _INDEX_FILE} is damaged ({error!r}); {REBUILD}"
+        ) from error
 
 
 def replace(folder: Path, index: FolderIndex) -> None:
-    """Put `index` in the place of the current `index.json`."""
+    """Make `index` what `index.json` says."""
     _written(folder, index).replace(folder / _INDEX_FILE)
 
 

@@ -393,7 +393,7 @@ class VectorStore(Protocol):
     def index_id(self) -> str:
         """Identity of the content; may ask the store, so not for an event loop's own thread.
 
-        Another one after `drop`, so that the log's watermark starts again from nothing.
+        Another one after `drop`, so that the log's marks start again from nothing.
         """
         ...
 

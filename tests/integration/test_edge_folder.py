@@ -17,6 +17,7 @@ from langchain_ctxmgr.errors import ShardInUseError, StorageError
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage import edge as edge_module
 from langchain_ctxmgr.storage.edge import EdgeVectorStore
+from langchain_ctxmgr.storage.edge_owner import LOCK_FILE
 from langchain_ctxmgr.storage.vectors import (
     BM25,
     DENSE,
@@ -144,6 +145,17 @@ class TestOpening:
 
 
 class TestOwnership:
+    def test_a_store_that_is_refused_leaves_the_owners_files_alone(self, folder, opened):
+        store = opened(folder)
+        for number in range(1, 4):
+            store.upsert([point(number)])
+            store.flush()
+            with pytest.raises(ShardInUseError, match="server mode"):
+                opened(folder).setup()
+        store.upsert([point(9)])
+        store.close()
+        assert opened(folder).count(ACME) == 4
+
     def test_a_second_store_is_told_who_to_ask(self, folder, opened):
         opened(folder).upsert([point(1)])
         with pytest.raises(ShardInUseError, match=r"in use.*server mode"):
@@ -379,7 +391,7 @@ class TestErasing:
         store = opened(folder)
         store.upsert([point(1)])
         store.drop()
-        assert list(folder.iterdir()) == []
+        assert [path.name for path in folder.iterdir()] == [LOCK_FILE]
 
 
 class TestCrash:
