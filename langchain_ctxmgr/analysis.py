@@ -33,6 +33,9 @@ def _set(listed: str) -> frozenset[str]:
     return frozenset(listed.split())
 
 
+BM25_K1 = 1.2
+BM25_B = 0.75
+"""BM25's usual constants. Source: Robertson and Zaragoza 2009, section 3.4."""
 _TERM_ID_BITS = 0x7FFF_FFFF
 _CACHED_WORDS = 65_536
 

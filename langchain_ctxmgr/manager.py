@@ -43,6 +43,7 @@ from langchain_ctxmgr.intake import (
     tools_of,
     whole_of,
 )
+from langchain_ctxmgr.memory.breaker import Breakers
 from langchain_ctxmgr.memory.cached import Cached
 from langchain_ctxmgr.memory.embeddings import Embedder, embeddings_from
 from langchain_ctxmgr.memory.indexer import Indexer, Progress
@@ -50,6 +51,7 @@ from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.prompt.window import Selector
 from langchain_ctxmgr.records import ErasureReceipt, LogRecord, Memory, PreparedContext, Scope
+from langchain_ctxmgr.retention import Eraser
 from langchain_ctxmgr.settings import Settings, require
 from langchain_ctxmgr.storage.cache import Cache, cache_from
 from langchain_ctxmgr.storage.message_log import MessageLog, Verification
@@ -123,7 +125,10 @@ class ContextManager(Closable):
         self._own_cache = opened if isinstance(cache, str) else None
         self._cached = Cached(opened, listeners=self._listeners)
         embedder = embeddings_from(embeddings)
-        self._indexer = Indexer(log, vectors, embedder, listeners=self._listeners)
+        breakers = Breakers.of(self._listeners)
+        self._indexer = Indexer(
+            log, vectors, embedder, breakers=breakers, listeners=self._listeners
+        )
         self._recall = Recall(
             log,
             vectors,
@@ -131,7 +136,7 @@ class ContextManager(Closable):
             self._counter,
             cached=self._cached,
             order=Order(order),
-            listeners=self._listeners,
+            breakers=breakers,
         )
         self._views = ViewBuilder(
             log,
@@ -140,6 +145,9 @@ class ContextManager(Closable):
             self._counter,
             selector=selection,
             listeners=self._listeners,
+        )
+        self._eraser = Eraser(
+            log=log, indexer=self._indexer, views=self._views, cached=self._cached
         )
         self._folder: Folder | None = None
         self._is_closed = False
@@ -207,7 +215,9 @@ class ContextManager(Closable):
         self._sizes.answered(
             (thread.tenant_id, thread.thread_id), (record.message for record in records)
         )
-        yield from self._indexer.catch_up(limit=max(INDEX_STEP, len(records)))
+        yield from self._indexer.catch_up(
+            str(thread.tenant_id), limit=max(INDEX_STEP, len(records))
+        )
         event = Recorded(
             tenant_id=str(thread.tenant_id),
             thread_id=str(thread.thread_id),
@@ -293,7 +303,7 @@ class ContextManager(Closable):
         head = head_of(head)
         limit = limit_of(max_tokens, self._budget)
         budget = self._budget or ContextBudget(max_input_tokens=limit, reserve_tokens=0)
-        yield from self._indexer.catch_up(limit=INDEX_STEP)
+        yield from self._indexer.catch_up(str(thread.tenant_id), limit=INDEX_STEP)
         branch = yield from call(self._log.branch, thread, head=head)
         thread_key = (thread.tenant_id, thread.thread_id)
         room = limit
@@ -362,7 +372,7 @@ class ContextManager(Closable):
         where = self._scope(scope)
         text = text_of("query", query)
         limit = None if max_tokens is None else positive("max_tokens", max_tokens)
-        yield from self._indexer.catch_up(limit=INDEX_STEP)
+        yield from self._indexer.catch_up(str(where.tenant_id), limit=INDEX_STEP)
         branch = None
         if where.thread_id is not None:
             branch = yield from call(self._log.branch, where)
@@ -403,36 +413,22 @@ class ContextManager(Closable):
         """Erase a thread, or a whole tenant when the scope names no thread.
 
         Nothing of the text is left in the log, its files, the vectors or stored choices.
+        The tenant's and the thread's ids stay noted with the log, so that an index which
+        is put back from a copy follows the erasure too.
 
         Raises:
             ValueError: If the scope names a user: a user cannot be erased apart yet.
-            StorageError: If a store cannot be cleaned; call again to finish.
+            StorageError: If a store cannot be cleaned; the message says what is left. It is
+                noted in the log, and whoever writes the vectors next removes it there; call
+                again for a receipt.
         """
-        return run(self._forget(scope))
+        where = self._scope(scope)
+        return run(self._eraser.erase(where, at=self._clock(), folder=self._folder))
 
     async def aforget(self, *, scope: Scope) -> ErasureReceipt:
         """`forget` on an event loop."""
-        return await arun(self._forget(scope))
-
-    def _forget(self, scope: Scope) -> Plan[ErasureReceipt]:
         where = self._scope(scope)
-        if where.user_id is not None:
-            raise ValueError(
-                f"scope must name a thread or a tenant to forget, got user_id={where.user_id!r}"
-            )
-        erased = yield from call(self._log.erase, where)
-        vectors = yield from self._indexer.erase(where)
-        if self._folder is not None:
-            self._folder.drop_other_vectors()
-        self._views.forget()
-        yield from self._cached.erase(where)
-        return ErasureReceipt(
-            scope=where,
-            at=self._clock(),
-            messages=erased.messages,
-            vectors=vectors,
-            derived=erased.derived,
-        )
+        return await arun(self._eraser.erase(where, at=self._clock(), folder=self._folder))
 
     def verify(self, *, scope: Scope | None = None) -> Verification:
         """Re-derive every hash of the log, or of a tenant or thread, and say what is wrong.
@@ -487,7 +483,8 @@ class ContextManager(Closable):
             figures["log"] = asdict((yield from call(self._log.tenant_stats, where)))
         kept = self._cached.stats
         figures["cache"] = {**asdict(kept), "hit_ratio": kept.hit_ratio}
-        figures["index"] = {"behind": (yield from self._indexer.behind())}
+        behind = yield from self._indexer.behind(None if where is None else where.tenant_id)
+        figures["index"] = {"behind": behind}
         return figures
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from langchain_ctxmgr.events import Degraded, Listener, emit
 
@@ -55,3 +56,18 @@ class Breaker:
             reason = f"{type(error).__name__}: {error}"
             event = Degraded(part=self._part, reason=reason, fallback=self._fallback)
             emit(self._listeners, event)
+
+
+class Breakers(NamedTuple):
+    """Those of the parts that recall and indexing share: what fails for one rests for both."""
+
+    vectors: Breaker
+    embeddings: Breaker
+
+    @classmethod
+    def of(cls, listeners: tuple[Listener, ...] = ()) -> Breakers:
+        """A pair that tells `listeners`."""
+        return cls(
+            Breaker("vectors", "keyword search in the log", listeners),
+            Breaker("embeddings", "keyword recall", listeners),
+        )

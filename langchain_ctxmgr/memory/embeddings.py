@@ -17,6 +17,7 @@ import numpy as np
 from langchain_core.embeddings import Embeddings
 
 from langchain_ctxmgr._plans import Plan, call
+from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.memory.breaker import Breaker
 from langchain_ctxmgr.memory.cached import Cached
@@ -34,6 +35,10 @@ _OPENAI = "openai"
 _PROBE = "size"
 _SECRETS = ("key", "token", "secret", "password", "credential", "auth")
 _NAME_FIELDS = ("model", "model_name", "model_id", "repo_id", "deployment")
+
+
+class UnknownSizeError(StorageError):
+    """There is no index for an embedding model yet, and the model cannot be asked."""
 
 
 class Embedder:
@@ -55,14 +60,21 @@ class Embedder:
         self._size: int | None = None
 
     def dense(self) -> DenseVectors:
-        """Name and size of its vectors; asks the model, which loads it, unless `learn` did."""
+        """Name and size of its vectors.
+
+        Raises:
+            UnknownSizeError: If the model has not answered to `learn` yet.
+        """
         if self._size is None:
-            self._size = len(self.model.embed_query(_PROBE))
+            raise UnknownSizeError(
+                f"the embedding model {self.name!r} has not answered yet, so the size of its "
+                "vectors is unknown"
+            )
         return DenseVectors(name=self.name, size=self._size)
 
-    def learn(self) -> Plan[None]:
-        """Find out the size of its vectors, off the event loop where there is one."""
-        if self._size is None:
+    def learn(self, *, anew: bool = False) -> Plan[None]:
+        """Ask the model for the size of its vectors, once unless `anew`."""
+        if anew or self._size is None:
             self._size = len((yield from call(self.model.embed_query, _PROBE)))
 
 

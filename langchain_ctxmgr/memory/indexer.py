@@ -1,38 +1,39 @@
 """From the log into the index: keyword and dense vectors of every recorded message.
 
-The log comes first and the index follows it by `seq`; how far it has come is kept in the
-log, under the index's own identity, so that a rebuilt or exchanged index starts again by
-itself. Keyword vectors and embeddings advance apart: while the embedding model is down
-turns are found by their words, and its vectors are caught up later.
+The log comes first and the index follows it, tenant by tenant: how far it has come is
+kept in the log under the index's own identity, so that a rebuilt or exchanged index
+starts again by itself. Keyword vectors and embeddings advance apart: while the embedding
+model is down turns are found by their words, and its vectors are caught up later.
+
+Erasures are followed too, before any record that came after them, so what was erased
+goes from every index whichever process erased it and whatever became of that process.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 from langchain_ctxmgr._plans import Plan, call
-from langchain_ctxmgr.analysis import message_text
-from langchain_ctxmgr.errors import StorageError
-from langchain_ctxmgr.events import CaughtUp, Listener, emit
-from langchain_ctxmgr.forking import ForkableLock
-from langchain_ctxmgr.memory.breaker import Breaker
-from langchain_ctxmgr.memory.embeddings import Embedder, check_vectors, learn_size
-from langchain_ctxmgr.records import LogRecord, Scope
-from langchain_ctxmgr.storage.message_log import IndexEntry, MessageLog
-from langchain_ctxmgr.storage.vectors import BM25, DENSE, TERMS, Point, SparseVector, VectorStore
+from langchain_ctxmgr.errors import DamagedIndexError, StorageError
+from langchain_ctxmgr.events import CaughtUp, Degraded, Listener, emit
+from langchain_ctxmgr.memory.breaker import Breakers
+from langchain_ctxmgr.memory.embeddings import (
+    Embedder,
+    UnknownSizeError,
+    check_vectors,
+    learn_size,
+)
+from langchain_ctxmgr.memory.index_runs import PATIENCE, IndexRuns
+from langchain_ctxmgr.memory.points import document_text, point_of
+from langchain_ctxmgr.records import Scope
+from langchain_ctxmgr.storage.message_log import Erasure, IndexMarks, MessageLog, tenant_of
+from langchain_ctxmgr.storage.vectors import DENSE, VectorStore
 
 BATCH = 128
 """Records taken from the log at once: enough for the encoder to sort by length."""
-K1 = 1.2
-B = 0.75
-TIE_BREAK = 1e-3
-GOLDEN_RATIO = 0.6180339887498949
-"""Multiples of it spread evenly between 0 and 1 (Knuth, TAOCP 3, section 6.4)."""
-AVERAGE_TERMS = 32.0
-"""BM25's constants. The average length is fixed: one that moved with every record would
-change every stored weight, and recall barely depends on it (16 to 64 are alike)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,9 @@ class Progress:
     """Records this run took in."""
     remaining: int
     """Records still to come, at most: erased ones count."""
+
+
+_NOTHING = Progress(indexed=0, remaining=0)
 
 
 class Indexer:
@@ -57,228 +61,372 @@ class Indexer:
         vectors: VectorStore | None,
         embedder: Embedder | None,
         *,
+        breakers: Breakers,
         listeners: tuple[Listener, ...] = (),
     ) -> None:
         self._log = log
         self._vectors = vectors
         self._embedder = embedder
         self._listeners = listeners
-        self._store = Breaker("vectors", "keyword search in the log", listeners)
-        self._encoder = Breaker("embeddings", "keyword vectors", listeners)
-        self._busy = ForkableLock()
-        self._erased: list[Scope] = []
-        """What was erased during the run under way; empty between runs."""
+        self._breakers = breakers
+        self._runs = None if vectors is None else IndexRuns(log, vectors)
+        self._checked: set[tuple[str, str]] = set()
+        """Index and tenant whose marks were held against the points there are."""
 
     def catch_up(
-        self, *, limit: int | None = None, progress: Callable[[int, int], None] | None = None
+        self,
+        tenant_id: str,
+        *,
+        limit: int | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> Plan[Progress]:
-        """Index what the log has and the index lacks, up to `limit` records.
+        """Index what the log has of a tenant and the index lacks, up to `limit` records.
 
-        One run at a time: a second one returns at once, the first takes in what is new.
-        The boundary for the vector store and the embedding model: their failures are
-        events, and what is missing is taken in by a later run.
+        One run at a time for each tenant: a second one returns at once, the first takes in
+        what is new. The boundary for the vector store and the embedding model: their
+        failures are events, and what is missing is taken in by a later run.
         """
-        if self._vectors is None or not self._store.is_closed:
-            return Progress(indexed=0, remaining=0)
-        if not self._busy.acquire(blocking=False):
-            return Progress(indexed=0, remaining=0)
-        try:
-            yield from learn_size(self._embedder, self._encoder)
-            done = yield from self._run(self._vectors, limit, progress)
-            self._store.worked()
-        except Exception as error:  # noqa: BLE001 - the boundary this docstring names
-            self._store.failed(error)
-            done = Progress(indexed=0, remaining=0)
-        finally:
-            self._erased.clear()
-            self._busy.release()
+        if self._vectors is None or self._runs is None or not self._breakers.vectors.is_closed:
+            return _NOTHING
+        done = _NOTHING
+        with self._runs.entered(tenant_id) as is_only:
+            if not is_only:
+                return _NOTHING
+            try:
+                yield from learn_size(self._embedder, self._breakers.embeddings)
+                if (yield from self._runs.claim(tenant_id)):
+                    done = yield from self._run(self._vectors, tenant_id, limit, progress)
+                    yield from self._runs.release(tenant_id)
+                self._breakers.vectors.worked()
+            except UnknownSizeError:
+                return _NOTHING  # the model's failure is told of already
+            except Exception as error:  # noqa: BLE001 - the boundary this docstring names
+                self._breakers.vectors.failed(error)
+                return _NOTHING
         if done.indexed:
             emit(self._listeners, CaughtUp(indexed=done.indexed, remaining=done.remaining))
         return done
 
     def rebuild(self, *, progress: Callable[[int, int], None] | None = None) -> Plan[Progress]:
-        """Empty the index and take in the whole log. Never degrades.
+        """Empty the index and take in the whole log, of every tenant. Never degrades.
+
+        Args:
+            progress: Told `(done, total)` records as it goes.
 
         Raises:
             StorageError: If there is no index, another process owns it, or it is being
                 written; the embedding model's own errors pass.
         """
-        if self._vectors is None:
+        vectors, runs = self._vectors, self._runs
+        if vectors is None or runs is None:
             raise StorageError("there are no vectors to rebuild: the manager was given none")
-        if not self._busy.acquire(blocking=False):
-            raise StorageError("the vectors are being written; try again when that is done")
-        try:
+        with runs.entered(_ALL_TENANTS) as is_only:
+            if not is_only:
+                raise StorageError("the vectors are being rebuilt; try again when that is done")
             if self._embedder is not None:
-                yield from self._embedder.learn()
                 # A model that is down now must not cost the vectors that are there.
-                yield from call(self._embedder.model.embed_query, "check")
-            yield from call(self._vectors.drop)
-            self._encoder.worked()
-            done = yield from self._run(self._vectors, None, progress)
-            self._store.worked()
-        finally:
-            self._erased.clear()
-            self._busy.release()
-        return done
+                yield from self._embedder.learn(anew=True)
+            yield from call(vectors.drop)
+            self._breakers.embeddings.worked()
+            tenants = yield from call(self._log.tenants)
+            sizes: list[int] = []
+            for name in tenants:
+                stats = yield from call(self._log.tenant_stats, Scope(tenant_id=name))
+                sizes.append(stats.records)
+            done = remaining = 0
+            for name in tenants:
+                told = None if progress is None else _telling(progress, done, sum(sizes))
+                step = yield from self._rebuild_tenant(vectors, runs, name, told)
+                done, remaining = done + step.indexed, remaining + step.remaining
+            self._breakers.vectors.worked()
+        return Progress(indexed=done, remaining=remaining)
 
-    def behind(self) -> Plan[int | None]:
+    def behind(self, tenant_id: str | None = None) -> Plan[int | None]:
         """How many records the index is behind the log, at most; None without an index."""
-        if self._vectors is None or not self._store.is_closed:
+        if self._vectors is None or not self._breakers.vectors.is_closed:
             return None
         try:
             index = self._vectors.index_id
         except StorageError:
             return None
-        last = yield from call(self._log.last_seq)
-        words = yield from call(self._log.watermark, index)
-        dense = yield from call(self._log.watermark, _dense(index))
-        return last - (words if self._embedder is None else min(words, dense))
+        tenants = [tenant_id] if tenant_id else (yield from call(self._log.tenants))
+        behind = 0
+        for name in tenants:
+            last = yield from call(self._log.last_seq, name)
+            marks = yield from call(self._log.marks, name, index)
+            done = marks.words_seq
+            behind += max(last - (min(done, marks.dense_seq) if self._embedder else done), 0)
+        return behind
 
     def erase(self, scope: Scope) -> Plan[int]:
-        """Remove the points of `scope`, those of a batch under way included; how many.
+        """Follow an erasure of the log; how many points of `scope` that removed.
 
-        Call it after the log has erased `scope`. Never degrades: the store's errors pass.
+        Call it after the log has erased `scope`. Waits for a run under way. Never degrades:
+        what is not done now stays noted in the log, for any later run.
+
+        Raises:
+            StorageError: If the vectors cannot be written, or another process owns them.
         """
-        if self._vectors is None:
+        vectors, runs = self._vectors, self._runs
+        if vectors is None or runs is None:
             return 0
-        if self._busy.locked():
-            self._erased.append(scope)
-        return (yield from call(self._vectors.delete, scope))
+        tenant_id = tenant_of(scope)
+        try:
+            index = vectors.index_id
+        except UnknownSizeError:
+            return 0
+        except DamagedIndexError:
+            yield from call(vectors.drop)
+            return 0
+        noted = yield from call(self._log.erasures, 0)
+        newest = max((each.id for each in noted if each.scope == scope), default=0)
+        found = yield from call(vectors.count, scope)
+        give_up_at = time.monotonic() + PATIENCE.total_seconds()
+        while True:
+            with runs.entered(tenant_id) as is_only:
+                if is_only and (yield from runs.claim(tenant_id)):
+                    marks = yield from call(self._log.marks, tenant_id, index)
+                    followed = yield from self._follow(vectors, index, marks.erasure_id, tenant_id)
+                    yield from runs.release(tenant_id)
+                    return followed.removed.get(scope, 0)
+            # The run under way follows erasures too, before each of its batches.
+            marks = yield from call(self._log.marks, tenant_id, index)
+            if marks.erasure_id >= newest:
+                return found
+            yield from runs.pause(give_up_at)
+
+    def _rebuild_tenant(
+        self,
+        vectors: VectorStore,
+        runs: IndexRuns,
+        tenant_id: str,
+        progress: Callable[[int], None] | None,
+    ) -> Plan[Progress]:
+        give_up_at = time.monotonic() + PATIENCE.total_seconds()
+        while True:
+            with runs.entered(tenant_id) as is_only:
+                if is_only and (yield from runs.claim(tenant_id)):
+                    done = yield from self._run(vectors, tenant_id, None, progress, strict=True)
+                    yield from runs.release(tenant_id)
+                    return done
+            yield from runs.pause(give_up_at)
 
     def _run(
         self,
         vectors: VectorStore,
+        tenant_id: str,
         limit: int | None,
-        progress: Callable[[int, int], None] | None,
+        progress: Callable[[int], None] | None,
+        *,
+        strict: bool = False,
     ) -> Plan[Progress]:
-        index = vectors.index_id
-        last = yield from call(self._log.last_seq)
-        words = yield from call(self._log.watermark, index)
-        dense = yield from call(self._log.watermark, _dense(index))
-        start = min(words, dense) if self._embeds else words
+        run = _Run(vectors, vectors.index_id, tenant_id, strict)
+        marks = yield from self._marks(run)
+        marks = yield from self._followed(run, marks)
+        last = yield from call(self._log.last_seq, tenant_id)
         indexed = 0
-        while words < last and (limit is None or indexed < limit):
-            is_level = self._embeds and dense >= words
+        while marks.words_seq < last and (limit is None or indexed < limit):
             size = BATCH if limit is None else min(BATCH, limit - indexed)
-            step = yield from self._batch(vectors, words, size, embed=is_level)
-            if step is None:
+            is_level = self._embeds and marks.dense_seq >= marks.words_seq
+            step = yield from self._batch(run, marks, marks.words_seq, size, embed=is_level)
+            marks, indexed = step.marks, indexed + step.records
+            if step.is_last:
                 break
-            words = step.seq
-            yield from call(self._log.set_watermark, index, words)
-            if step.is_embedded:
-                dense = words
-                yield from call(self._log.set_watermark, _dense(index), dense)
-            indexed += step.records
             if progress is not None:
-                progress(words - start, last - start)
-        while self._embeds and dense < words and (limit is None or indexed < limit):
+                progress(indexed)
+        while (
+            self._embeds
+            and marks.dense_seq < marks.words_seq
+            and (limit is None or indexed < limit)
+        ):
             size = BATCH if limit is None else min(BATCH, limit - indexed)
-            step = yield from self._batch(vectors, dense, size, embed=True)
-            if step is None or not step.is_embedded:
+            step = yield from self._batch(run, marks, marks.dense_seq, size, embed=True)
+            is_stuck = step.marks.dense_seq == marks.dense_seq
+            marks, indexed = step.marks, indexed + step.records
+            if step.is_last or is_stuck:
                 break
-            dense = step.seq
-            yield from call(self._log.set_watermark, _dense(index), dense)
-            indexed += step.records
             if progress is not None:
-                progress(dense - start, last - start)
-        behind = min(words, dense) if self._embeds else words
-        return Progress(indexed=indexed, remaining=max(last - behind, 0))
+                progress(indexed)
+        done = marks.words_seq if self._embedder is None else min(marks.words_seq, marks.dense_seq)
+        return Progress(indexed=indexed, remaining=max(last - done, 0))
 
     @property
     def _embeds(self) -> bool:
-        return self._embedder is not None and self._encoder.is_closed
+        return self._embedder is not None and self._breakers.embeddings.is_closed
+
+    def _marks(self, run: _Run) -> Plan[IndexMarks]:
+        """How far the index is, held once against the points it has.
+
+        An index put back from an older copy, or one that lost its newest points with the
+        power, has fewer than the log noted, and may have what was erased since.
+        """
+        marks = yield from call(self._log.marks, run.tenant_id, run.index_id)
+        if (run.index_id, run.tenant_id) in self._checked:
+            return marks
+        newest = yield from call(self._log.last_seq, run.tenant_id, until_seq=marks.words_seq)
+        if newest and not (yield from self._holds(run, newest)):
+            marks = yield from self._rewound(run, marks)
+            reason = f"the index lacks records that it had, after {marks.words_seq}"
+            event = Degraded(part="vectors", reason=reason, fallback="they are indexed again")
+            emit(self._listeners, event)
+        self._checked.add((run.index_id, run.tenant_id))
+        return marks
+
+    def _holds(self, run: _Run, seq: int) -> Plan[bool]:
+        scope = Scope(tenant_id=run.tenant_id)
+        found = yield from call(run.vectors.scroll, scope, after_id=seq - 1, limit=1)
+        return bool(found) and found[0].id == seq
+
+    def _rewound(self, run: _Run, marks: IndexMarks) -> Plan[IndexMarks]:
+        """The marks as the points have it, after every erasure was carried out once more."""
+        for erasure in (yield from call(self._log.erasures, 0)):
+            if (yield from call(run.vectors.delete, erasure.scope)):
+                # It may have taken points of what the thread has held since.
+                other = tenant_of(erasure.scope)
+                yield from call(self._log.set_marks, other, run.index_id, words_seq=0, dense_seq=0)
+        now = yield from call(self._log.marks, run.tenant_id, run.index_id)
+        low, high, is_embedded = 0, min(now.words_seq, marks.words_seq), False
+        scope = Scope(tenant_id=run.tenant_id)
+        while low < high:
+            middle = (low + high) // 2
+            found = yield from call(run.vectors.scroll, scope, after_id=middle, limit=1)
+            if found and found[0].id <= high:
+                low, is_embedded = found[0].id, DENSE in found[0].dense
+            else:
+                high = middle
+        dense = min(now.dense_seq, low) if is_embedded else 0
+        return (yield from self._noted(run, now, words_seq=low, dense_seq=dense))
+
+    def _noted(
+        self, run: _Run, marks: IndexMarks, *, words_seq: int, dense_seq: int
+    ) -> Plan[IndexMarks]:
+        yield from call(
+            self._log.set_marks,
+            run.tenant_id,
+            run.index_id,
+            words_seq=words_seq,
+            dense_seq=dense_seq,
+        )
+        return marks._replace(words_seq=words_seq, dense_seq=dense_seq)
+
+    def _followed(self, run: _Run, marks: IndexMarks) -> Plan[IndexMarks]:
+        followed = yield from self._follow(
+            run.vectors, run.index_id, marks.erasure_id, run.tenant_id
+        )
+        return marks._replace(erasure_id=followed.erasure_id)
+
+    def _follow(
+        self, vectors: VectorStore, index_id: str, after_id: int, tenant_id: str
+    ) -> Plan[_Followed]:
+        """Carry out the erasures after `after_id`, in order, holding the claim of `tenant_id`.
+
+        Those of another tenant need that tenant's claim: while it cannot be had, that one
+        and all after it are left to a later run.
+        """
+        done, removed = after_id, dict[Scope, int]()
+        for erasure in (yield from call(self._log.erasures, after_id)):
+            name = tenant_of(erasure.scope)
+            if name == tenant_id:
+                count = yield from call(vectors.delete, erasure.scope)
+                yield from call(self._log.set_erased, index_id, erasure.id)
+                removed[erasure.scope] = removed.get(erasure.scope, 0) + count
+            elif not (yield from self._follow_other(vectors, index_id, erasure)):
+                break
+            done = erasure.id
+        return _Followed(done, removed)
+
+    def _follow_other(self, vectors: VectorStore, index_id: str, erasure: Erasure) -> Plan[bool]:
+        name = tenant_of(erasure.scope)
+        runs = cast("IndexRuns", self._runs)
+        with runs.entered(name) as is_only:
+            if not is_only or not (yield from runs.claim(name)):
+                return False
+            # Its own run may have carried it out meanwhile, and gone on with newer records.
+            marks = yield from call(self._log.marks, name, index_id)
+            if marks.erasure_id < erasure.id:
+                yield from call(vectors.delete, erasure.scope)
+                yield from call(self._log.set_erased, index_id, erasure.id)
+            yield from runs.release(name)
+        return True
 
     def _batch(
-        self, vectors: VectorStore, after_seq: int, size: int, *, embed: bool
-    ) -> Plan[_Step | None]:
-        """Index the next records after `after_seq`; None when there are none."""
-        erased = len(self._erased)
-        entries = yield from call(self._log.pending, after_seq, size)
-        if not entries:
-            return None
-        embeddings: list[list[float]] | None = None
-        if embed:
-            embeddings = yield from self._embed([document_text(e.record) for e in entries], vectors)
-        points = [
-            _point(entry, None if embeddings is None else embeddings[i])
-            for i, entry in enumerate(entries)
-        ]
-        yield from call(vectors.upsert, points)
-        for scope in self._erased[erased:]:
-            yield from call(vectors.delete, scope)
-        return _Step(
-            seq=entries[-1].record.seq,
-            records=len(entries),
-            is_embedded=embeddings is not None,
-        )
+        self, run: _Run, marks: IndexMarks, after_seq: int, size: int, *, embed: bool
+    ) -> Plan[_Step]:
+        """Index the next records after `after_seq`.
 
-    def _embed(self, texts: list[str], store: VectorStore) -> Plan[list[list[float]] | None]:
+        What is erased while they are on their way is carried out before they are stored if
+        it shows by then, in which case they are read again, and after it otherwise.
+        """
+        found = yield from call(self._log.pending, run.tenant_id, after_seq, size)
+        if found.damaged:
+            reason = f"records {list(found.damaged)} of {run.tenant_id!r} are damaged: verify says"
+            emit(self._listeners, Degraded(part="log", reason=reason, fallback="the other records"))
+        embeddings: list[list[float]] | None = None
+        if embed and found.entries:
+            texts = [document_text(entry.record) for entry in found.entries]
+            embeddings = yield from self._embed(texts, run)
+        now = yield from self._followed(run, marks)
+        if now.erasure_id != marks.erasure_id:
+            return _Step(marks=now, records=0, is_last=False)
+        points = [
+            point_of(entry, None if embeddings is None else embeddings[i])
+            for i, entry in enumerate(found.entries)
+        ]
+        if points:
+            yield from call(run.vectors.upsert, points)
+            now = yield from self._followed(run, now)
+        is_embedded = embed and (embeddings is not None or not found.entries)
+        now = yield from self._noted(
+            run,
+            now,
+            words_seq=max(marks.words_seq, found.until_seq),
+            dense_seq=found.until_seq if is_embedded else marks.dense_seq,
+        )
+        return _Step(marks=now, records=len(points), is_last=found.until_seq == after_seq)
+
+    def _embed(self, texts: list[str], run: _Run) -> Plan[list[list[float]] | None]:
+        """Their vectors; None when the model is down, unless the run is strict."""
         if self._embedder is None:
             return None
         try:
             vectors = yield from call(self._embedder.model.embed_documents, texts)
-            check_vectors(vectors, count=len(texts), dense=store.dense)
-        except Exception as error:  # noqa: BLE001 - any model may be behind it; see catch_up
-            self._encoder.failed(error)
+            check_vectors(vectors, count=len(texts), dense=run.vectors.dense)
+        except Exception as error:
+            if run.strict:
+                raise
+            self._breakers.embeddings.failed(error)
             return None
-        self._encoder.worked()
+        self._breakers.embeddings.worked()
         return vectors
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
-    seq: int
+_ALL_TENANTS = "\0"
+"""No tenant's name: a rebuild goes on while no other does."""
+
+
+class _Run(NamedTuple):
+    vectors: VectorStore
+    index_id: str
+    tenant_id: str
+    strict: bool
+    """Whether a failing model ends the run."""
+
+
+class _Step(NamedTuple):
+    marks: IndexMarks
     records: int
-    is_embedded: bool
+    is_last: bool
+    """Whether nothing was left to read."""
 
 
-def _dense(index_id: str) -> str:
-    """Under which name the log keeps how far the embeddings have come."""
-    return f"{index_id}/dense"
+class _Followed(NamedTuple):
+    erasure_id: int
+    """The newest one carried out."""
+    removed: Mapping[Scope, int]
+    """Points removed, of the tenant's own erasures."""
 
 
-def document_text(record: LogRecord) -> str:
-    """The text an embedding is made of: speaker and words, since both are asked for."""
-    said = message_text(record.message)
-    return f"{record.speaker or _SIDES.get(record.role, record.role)}: {said}"
-
-
-_SIDES = {"human": "User", "ai": "Assistant"}
-
-
-def keyword_vectors(terms: Sequence[int], seq: int) -> dict[str, SparseVector]:
-    """The BM25 and presence vectors of a text with these `terms`.
-
-    Weights differ by up to a thousandth from record to record. Presence alone would make
-    thousands of exact ties, and which of them an index returns would be its own choice,
-    another one in each folder.
-
-    Source: Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework".
-    """
-    counts = Counter(terms)
-    length = K1 * (1 - B + B * len(terms) / AVERAGE_TERMS)
-    own = 1.0 + TIE_BREAK * (seq * GOLDEN_RATIO % 1.0)
-    weights = [own * count * (K1 + 1) / (count + length) for count in counts.values()]
-    return {
-        BM25: SparseVector(list(counts), weights),
-        TERMS: SparseVector(list(counts), [own] * len(counts)),
-    }
-
-
-def _point(entry: IndexEntry, embedding: Sequence[float] | None) -> Point:
-    record = entry.record
-    return Point(
-        id=record.seq,
-        payload={
-            "tenant_id": record.tenant_id,
-            "thread_id": record.thread_id,
-            "user_id": record.user_id,
-            "kind": "episodic",
-            "role": record.role,
-            "slot": record.slot,
-            "branch": record.branch,
-            "at": record.at,
-        },
-        sparse=keyword_vectors(entry.terms, record.seq),
-        dense={} if embedding is None else {DENSE: embedding},
-    )
+def _telling(
+    progress: Callable[[int, int], None], before: int, total: int
+) -> Callable[[int], None]:
+    return lambda done: progress(before + done, total)

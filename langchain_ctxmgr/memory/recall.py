@@ -20,17 +20,21 @@ import numpy as np
 from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.errors import StorageError
-from langchain_ctxmgr.events import Listener
-from langchain_ctxmgr.memory.breaker import Breaker
+from langchain_ctxmgr.memory.breaker import Breakers
 from langchain_ctxmgr.memory.cached import Cached
-from langchain_ctxmgr.memory.embeddings import Embedder, QuestionVectors, learn_size
+from langchain_ctxmgr.memory.embeddings import (
+    Embedder,
+    QuestionVectors,
+    UnknownSizeError,
+    learn_size,
+)
 from langchain_ctxmgr.memory.packing import Considered, Packing
 from langchain_ctxmgr.memory.query import Question, read_question
 from langchain_ctxmgr.memory.scoring import NEIGHBOURS, Arms, Scored, score
 from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.records import Branch, Memory, Scope, Turn
 from langchain_ctxmgr.storage.cache import MemoryCache
-from langchain_ctxmgr.storage.message_log import MessageLog, TermHit
+from langchain_ctxmgr.storage.message_log import MessageLog, TermHit, tenant_of
 from langchain_ctxmgr.storage.vectors import (
     BM25,
     DENSE,
@@ -124,7 +128,7 @@ class Recall:
         counter: Prices what is recalled.
         cached: Where the vectors of questions are kept; None: in this process.
         order: In which order what is recalled is shown.
-        listeners: Told when a part fails and recall goes on without it.
+        breakers: Of the index and the model; those of the indexer, where there is one.
     """
 
     def __init__(
@@ -136,7 +140,7 @@ class Recall:
         *,
         cached: Cached | None = None,
         order: Order = Order.CACHE_STABLE,
-        listeners: tuple[Listener, ...] = (),
+        breakers: Breakers | None = None,
     ) -> None:
         self._log = log
         self._vectors = vectors
@@ -144,8 +148,7 @@ class Recall:
         self._questions = embedder and QuestionVectors(embedder, cached or Cached(MemoryCache()))
         self._counter = counter
         self._order = order
-        self._store = Breaker("vectors", "keyword search in the log", listeners)
-        self._encoder = Breaker("embeddings", "keyword recall", listeners)
+        self._store, self._encoder = breakers or Breakers.of()
 
     def find(
         self,
@@ -219,14 +222,14 @@ class Recall:
             for arm in _KEYWORD_ARMS
         ]
         # The watermark first: what is indexed between the two is then found twice, not never.
-        after_seq = yield from self._watermark()
+        after_seq = yield from self._indexed_until(scope)
         found = yield from self._query(scope, queries, before_slot)
         if found is None:
             after_seq = 0
         else:
             for query, answer in zip(queries, found, strict=True):
                 hits.add(query.using, answer)
-        last = yield from call(self._log.last_seq)
+        last = yield from call(self._log.last_seq, tenant_of(scope))
         if after_seq < last:
             limit = ARM_LIMIT if found is None else TAIL_LIMIT
             tail = yield from call(
@@ -268,22 +271,27 @@ class Recall:
             found = yield from call(self._vectors.query, scope, queries, before_slot=before_slot)
         except ValueError:
             raise
+        except UnknownSizeError:
+            return None
         except Exception as error:  # noqa: BLE001 - any store may be behind it
             self._store.failed(error)
             return None
         self._store.worked()
         return found
 
-    def _watermark(self) -> Plan[int]:
-        """How far the index follows the log; 0 while it cannot be asked."""
+    def _indexed_until(self, scope: Scope) -> Plan[int]:
+        """The `seq` up to which the index has the tenant's words; 0 while it cannot be asked."""
         if self._vectors is None or not self._store.is_closed:
             return 0
         try:
             index = self._vectors.index_id
+        except UnknownSizeError:
+            return 0
         except StorageError as error:
             self._store.failed(error)
             return 0
-        return (yield from call(self._log.watermark, index))
+        marks = yield from call(self._log.marks, tenant_of(scope), index)
+        return marks.words_seq
 
     def _turns(
         self, scope: Scope, seqs: Sequence[int], seen: Mapping[int, Turn]

@@ -35,6 +35,35 @@ class IndexEntry(NamedTuple):
     terms: tuple[int, ...]
 
 
+class PendingRecords(NamedTuple):
+    """The next records for an index."""
+
+    entries: list[IndexEntry]
+    until_seq: int
+    """Every record of the tenant up to here is among them, damaged, or was taken before."""
+    damaged: tuple[int, ...]
+    """The `seq`s of records that cannot be read: `verify` says more."""
+
+
+class IndexMarks(NamedTuple):
+    """How far an index follows a tenant's log."""
+
+    words_seq: int = 0
+    """The `seq` up to which it has the records' keywords."""
+    dense_seq: int = 0
+    """The `seq` up to which it has their embeddings."""
+    erasure_id: int = 0
+    """The newest erasure it has carried out, of whatever tenant."""
+
+
+class Erasure(NamedTuple):
+    """Something erased from the log, for an index to follow."""
+
+    id: int
+    """Rises from one to the next."""
+    scope: Scope
+
+
 class TermHit(NamedTuple):
     """A record found by its terms."""
 
@@ -176,20 +205,51 @@ class MessageLog(Protocol):
         """
         ...
 
-    def pending(self, after_seq: int, limit: int) -> list[IndexEntry]:
-        """The next `limit` records of all tenants after `after_seq`, for an index."""
+    def tenants(self) -> list[str]:
+        """Every tenant an index may have something of, in a fixed order."""
         ...
 
-    def last_seq(self) -> int:
-        """The newest record's `seq`; 0 for an empty log."""
+    def pending(self, tenant_id: str, after_seq: int, limit: int) -> PendingRecords:
+        """The next `limit` records of a tenant after `after_seq`, for an index.
+
+        A record recorded later never has a `seq` up to `until_seq`, whatever is being
+        appended meanwhile, so an index that goes on from there misses none.
+        """
         ...
 
-    def watermark(self, index_id: str) -> int:
-        """The `seq` up to which an index has taken records in; 0 for an unknown one."""
+    def last_seq(self, tenant_id: str, *, until_seq: int | None = None) -> int:
+        """The `seq` of the tenant's newest record, up to `until_seq` if given; 0 for none."""
         ...
 
-    def set_watermark(self, index_id: str, seq: int) -> None:
-        """Note that an index has taken in records up to `seq`."""
+    def marks(self, tenant_id: str, index_id: str) -> IndexMarks:
+        """How far an index has followed a tenant's log; zeros for an unknown one."""
+        ...
+
+    def set_marks(self, tenant_id: str, index_id: str, *, words_seq: int, dense_seq: int) -> None:
+        """Note how far an index has taken in a tenant's records."""
+        ...
+
+    def erasures(self, after_id: int) -> list[Erasure]:
+        """What was erased of any tenant after the erasure `after_id`, oldest first.
+
+        One that is noted later never has a lower id.
+        """
+        ...
+
+    def set_erased(self, index_id: str, erasure_id: int) -> None:
+        """Note that an index has carried out every erasure up to `erasure_id`, at least."""
+        ...
+
+    def claim(self, tenant_id: str, task: str, holder: str, duration: timedelta) -> bool:
+        """Whether `holder` alone may do `task` for a tenant during the next `duration`.
+
+        Its holder may claim a task again, which prolongs it; another one may once the
+        duration is over by the store's clock, or after `release`.
+        """
+        ...
+
+    def release(self, tenant_id: str, task: str, holder: str) -> None:
+        """Give a claimed task back; nothing happens where `holder` does not hold it."""
         ...
 
     def get_derived(self, scope: Scope, kind: str, key: str) -> bytes | None:
@@ -213,7 +273,9 @@ class MessageLog(Protocol):
     def erase(self, scope: Scope) -> Erased:
         """Remove a thread or a whole tenant: nothing of it is left in the store's files.
 
-        May be called again. The thread can be recorded into afterwards, from position 0.
+        In the same transaction it is noted among `erasures`, so that every index follows,
+        whatever happens to this process. May be called again: a scope without records
+        adds no erasure. The thread can be recorded into afterwards, from position 0.
 
         Raises:
             ValueError: If the scope names a user and no thread.
@@ -281,20 +343,42 @@ class MessageLog(Protocol):
         """`search` without blocking the event loop."""
         ...
 
-    async def apending(self, after_seq: int, limit: int) -> list[IndexEntry]:
+    async def atenants(self) -> list[str]:
+        """`tenants` without blocking the event loop."""
+        ...
+
+    async def apending(self, tenant_id: str, after_seq: int, limit: int) -> PendingRecords:
         """`pending` without blocking the event loop."""
         ...
 
-    async def alast_seq(self) -> int:
+    async def alast_seq(self, tenant_id: str, *, until_seq: int | None = None) -> int:
         """`last_seq` without blocking the event loop."""
         ...
 
-    async def awatermark(self, index_id: str) -> int:
-        """`watermark` without blocking the event loop."""
+    async def amarks(self, tenant_id: str, index_id: str) -> IndexMarks:
+        """`marks` without blocking the event loop."""
         ...
 
-    async def aset_watermark(self, index_id: str, seq: int) -> None:
-        """`set_watermark` without blocking the event loop."""
+    async def aset_marks(
+        self, tenant_id: str, index_id: str, *, words_seq: int, dense_seq: int
+    ) -> None:
+        """`set_marks` without blocking the event loop."""
+        ...
+
+    async def aerasures(self, after_id: int) -> list[Erasure]:
+        """`erasures` without blocking the event loop."""
+        ...
+
+    async def aset_erased(self, index_id: str, erasure_id: int) -> None:
+        """`set_erased` without blocking the event loop."""
+        ...
+
+    async def aclaim(self, tenant_id: str, task: str, holder: str, duration: timedelta) -> bool:
+        """`claim` without blocking the event loop."""
+        ...
+
+    async def arelease(self, tenant_id: str, task: str, holder: str) -> None:
+        """`release` without blocking the event loop."""
         ...
 
     async def aget_derived(self, scope: Scope, kind: str, key: str) -> bytes | None:

@@ -16,14 +16,18 @@ from types import TracebackType
 from typing import Final, Self
 
 from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn
+from langchain_ctxmgr.storage import sqlite_progress as progress
 from langchain_ctxmgr.storage import sqlite_reads as reads
 from langchain_ctxmgr.storage.message_log import (
     Erased,
-    IndexEntry,
+    Erasure,
+    IndexMarks,
     LogStats,
+    PendingRecords,
     TermHit,
     Verification,
     require_erasable,
+    tenant_of,
     thread_of,
 )
 from langchain_ctxmgr.storage.sqlite_append import Entry, append, entry_of, is_light, new_thread
@@ -211,45 +215,94 @@ class SqliteLog:
         self, scope: Scope, terms: Sequence[int], *, limit: int, after_seq: int = 0
     ) -> list[TermHit]:
         """`search` without blocking the event loop."""
-        newer = await self.alast_seq() - after_seq
+        newer = await self.alast_seq(tenant_of(scope)) - after_seq
         return await self._database.aread(
             lambda c: search(c, scope, terms, limit, after_seq), quick=newer <= _QUICK_TURNS
         )
 
-    def pending(self, after_seq: int, limit: int) -> list[IndexEntry]:
-        """The next `limit` records of all tenants after `after_seq`, for an index."""
-        return self._database.read(lambda c: reads.pending(c, after_seq, limit))
+    def tenants(self) -> list[str]:
+        """Every tenant an index may have something of, in a fixed order."""
+        return self._database.read(reads.tenants)
 
-    async def apending(self, after_seq: int, limit: int) -> list[IndexEntry]:
+    async def atenants(self) -> list[str]:
+        """`tenants` without blocking the event loop."""
+        return await asyncio.to_thread(self.tenants)
+
+    def pending(self, tenant_id: str, after_seq: int, limit: int) -> PendingRecords:
+        """The next `limit` records of a tenant after `after_seq`, for an index."""
+        return self._database.read(lambda c: reads.pending(c, tenant_id, after_seq, limit))
+
+    async def apending(self, tenant_id: str, after_seq: int, limit: int) -> PendingRecords:
         """`pending` without blocking the event loop."""
-        newer = await self.alast_seq() - after_seq
+        newer = await self.alast_seq(tenant_id) - after_seq
         return await self._database.aread(
-            lambda c: reads.pending(c, after_seq, limit), quick=min(limit, newer) <= _QUICK_ROWS
+            lambda c: reads.pending(c, tenant_id, after_seq, limit),
+            quick=min(limit, newer) <= _QUICK_ROWS,
         )
 
-    def last_seq(self) -> int:
-        """The newest record's `seq`; 0 for an empty log."""
-        return self._database.read(reads.last_seq)
+    def last_seq(self, tenant_id: str, *, until_seq: int | None = None) -> int:
+        """The `seq` of the tenant's newest record, up to `until_seq` if given; 0 for none."""
+        return self._database.read(lambda c: reads.last_seq(c, tenant_id, until_seq))
 
-    async def alast_seq(self) -> int:
+    async def alast_seq(self, tenant_id: str, *, until_seq: int | None = None) -> int:
         """`last_seq` without blocking the event loop."""
-        return await self._database.aread(reads.last_seq)
+        return await self._database.aread(lambda c: reads.last_seq(c, tenant_id, until_seq))
 
-    def watermark(self, index_id: str) -> int:
-        """The `seq` up to which an index has taken records in; 0 for an unknown one."""
-        return self._database.read(lambda c: reads.watermark(c, index_id))
+    def marks(self, tenant_id: str, index_id: str) -> IndexMarks:
+        """How far an index has followed a tenant's log; zeros for an unknown one."""
+        return self._database.read(lambda c: reads.marks(c, tenant_id, index_id))
 
-    async def awatermark(self, index_id: str) -> int:
-        """`watermark` without blocking the event loop."""
-        return await self._database.aread(lambda c: reads.watermark(c, index_id))
+    async def amarks(self, tenant_id: str, index_id: str) -> IndexMarks:
+        """`marks` without blocking the event loop."""
+        return await self._database.aread(lambda c: reads.marks(c, tenant_id, index_id))
 
-    def set_watermark(self, index_id: str, seq: int) -> None:
-        """Note that an index has taken in records up to `seq`."""
-        self._database.write(lambda c: _set_watermark(c, index_id, seq))
+    def set_marks(self, tenant_id: str, index_id: str, *, words_seq: int, dense_seq: int) -> None:
+        """Note how far an index has taken in a tenant's records."""
+        self._database.write(
+            lambda c: progress.set_marks(c, tenant_id, index_id, words_seq, dense_seq)
+        )
 
-    async def aset_watermark(self, index_id: str, seq: int) -> None:
-        """`set_watermark` without blocking the event loop."""
-        await self._database.awrite(lambda c: _set_watermark(c, index_id, seq))
+    async def aset_marks(
+        self, tenant_id: str, index_id: str, *, words_seq: int, dense_seq: int
+    ) -> None:
+        """`set_marks` without blocking the event loop."""
+        await self._database.awrite(
+            lambda c: progress.set_marks(c, tenant_id, index_id, words_seq, dense_seq)
+        )
+
+    def erasures(self, after_id: int) -> list[Erasure]:
+        """What was erased of any tenant after the erasure `after_id`, oldest first."""
+        return self._database.read(lambda c: reads.erasures(c, after_id))
+
+    async def aerasures(self, after_id: int) -> list[Erasure]:
+        """`erasures` without blocking the event loop."""
+        return await self._database.aread(lambda c: reads.erasures(c, after_id))
+
+    def set_erased(self, index_id: str, erasure_id: int) -> None:
+        """Note that an index has carried out every erasure up to `erasure_id`."""
+        self._database.write(lambda c: progress.set_erased(c, index_id, erasure_id))
+
+    async def aset_erased(self, index_id: str, erasure_id: int) -> None:
+        """`set_erased` without blocking the event loop."""
+        await self._database.awrite(lambda c: progress.set_erased(c, index_id, erasure_id))
+
+    def claim(self, tenant_id: str, task: str, holder: str, duration: timedelta) -> bool:
+        """Whether `holder` alone may do `task` for a tenant during the next `duration`."""
+        return self._database.write(lambda c: progress.claim(c, tenant_id, task, holder, duration))
+
+    async def aclaim(self, tenant_id: str, task: str, holder: str, duration: timedelta) -> bool:
+        """`claim` without blocking the event loop."""
+        return await self._database.awrite(
+            lambda c: progress.claim(c, tenant_id, task, holder, duration)
+        )
+
+    def release(self, tenant_id: str, task: str, holder: str) -> None:
+        """Give a claimed task back; nothing happens where `holder` does not hold it."""
+        self._database.write(lambda c: progress.release(c, tenant_id, task, holder))
+
+    async def arelease(self, tenant_id: str, task: str, holder: str) -> None:
+        """`release` without blocking the event loop."""
+        await self._database.awrite(lambda c: progress.release(c, tenant_id, task, holder))
 
     def get_derived(self, scope: Scope, kind: str, key: str) -> bytes | None:
         """What `put_derived` stored for the thread, if it is still kept."""
@@ -337,10 +390,6 @@ def _nothing(scope: Scope) -> list[LogRecord]:
 
 def _paging(key: int, position: int) -> Work[list[LogRecord]]:
     return lambda c: reads.page(c, key, position, _PAGE)
-
-
-def _set_watermark(connection: Connection, index_id: str, seq: int) -> None:
-    connection.execute("INSERT OR REPLACE INTO watermarks VALUES (?, ?)", (index_id, seq))
 
 
 def _putting(scope: Scope, kind: str, key: str, value: bytes, keep: int) -> Work[None]:

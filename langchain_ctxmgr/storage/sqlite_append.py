@@ -18,7 +18,7 @@ from uuid import uuid4
 from langchain_ctxmgr.records import Draft, LogRecord
 from langchain_ctxmgr.storage.codec import GENESIS, digest, encode, link, role_of
 from langchain_ctxmgr.storage.message_log import SESSION_GAP
-from langchain_ctxmgr.storage.sqlite_rows import EPOCH, MICROSECOND, bytes_of, pack_terms
+from langchain_ctxmgr.storage.sqlite_rows import EPOCH, MICROSECOND, TENANT, bytes_of, pack_terms
 
 _SESSION_GAP_US: Final = SESSION_GAP // MICROSECOND
 _MAX_CUES: Final = 1 << 63
@@ -151,10 +151,12 @@ class _Thread:
         self._previous: _Place | None = None
         row = self._execute(_THREAD, (tenant_id, thread_id)).fetchone()
         if row is None:
-            row = (new_thread(connection, tenant_id, thread_id), 0, 0, 0, 0, 0, GENESIS)
+            new_thread(connection, tenant_id, thread_id)
+            row = self._execute(_THREAD, (tenant_id, thread_id)).fetchone()
         self._key: int = row[0]
-        self._records, self._revisions, self._bytes = row[1:4]
-        self._branches, self._branch, self._chain = row[4:7]
+        self._tenant: int = row[1]
+        self._records, self._revisions, self._bytes = row[2:5]
+        self._branches, self._branch, self._chain = row[5:8]
         self._scope_tokens = f"{thread_token(self._key)} {tenant_token(tenant_id)}"
         if self._branches:
             self._previous = self._tip(self._branch)
@@ -260,7 +262,8 @@ class _Thread:
         self._records += 1
         self._bytes += len(entry.payload)
         has_terms = bool(entry.terms)
-        seq: Any = self._execute(_INSERT_RECORD, (self._key, *row, has_terms)).lastrowid
+        stored = (self._tenant, self._key, *row, has_terms)
+        seq: Any = self._execute(_INSERT_RECORD, stored).lastrowid
         self._execute(_INSERT_CONTENT, (seq, entry.digest, chain, entry.terms, entry.payload))
         if has_terms:
             self._execute(_INSERT_KEYWORDS, (seq, self._scope_tokens, body_of(draft.terms)))
@@ -311,17 +314,24 @@ class _Thread:
 
 def new_thread(connection: sqlite3.Connection, tenant_id: str, thread_id: str) -> int:
     """The key of a thread that has no row yet, after giving it one."""
-    key: Any = connection.execute(_INSERT_THREAD, (tenant_id, thread_id, GENESIS)).lastrowid
+    tenant = tenant_key(connection, tenant_id)
+    key: Any = connection.execute(_INSERT_THREAD, (tenant, tenant_id, thread_id, GENESIS)).lastrowid
     return key
 
 
+def tenant_key(connection: sqlite3.Connection, tenant_id: str) -> int:
+    """The integer that stands for a tenant, given out when it is first asked for."""
+    connection.execute("INSERT OR IGNORE INTO tenants (tenant_id) VALUES (?)", (tenant_id,))
+    return connection.execute(TENANT, (tenant_id,)).fetchone()[0]
+
+
 _THREAD: Final = (
-    "SELECT thread, records, revisions, bytes, branches, branch, chain FROM threads "
+    "SELECT thread, tenant, records, revisions, bytes, branches, branch, chain FROM threads "
     "WHERE tenant_id = ? AND thread_id = ?"
 )
 _INSERT_THREAD: Final = (
-    "INSERT INTO threads (tenant_id, thread_id, records, revisions, bytes, branches, branch, "
-    "chain) VALUES (?, ?, 0, 0, 0, 0, 0, ?)"
+    "INSERT INTO threads (tenant, tenant_id, thread_id, records, revisions, bytes, branches, "
+    "branch, chain) VALUES (?, ?, ?, 0, 0, 0, 0, 0, ?)"
 )
 _SAVE_THREAD: Final = (
     "UPDATE threads SET records = ?, revisions = ?, bytes = ?, branches = ?, branch = ?, "
@@ -343,9 +353,10 @@ _KNOWN: Final = (
     "ORDER BY r.revision DESC LIMIT 1"
 )
 _INSERT_RECORD: Final = (
-    "INSERT INTO records (thread, user_id, branch, position, slot, revision, parent, session, "
-    "message_id, role, speaker, at, tokens, encoding, importance, cues, total_tokens, "
-    "total_importance, has_terms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO records (tenant, thread, user_id, branch, position, slot, revision, parent, "
+    "session, message_id, role, speaker, at, tokens, encoding, importance, cues, total_tokens, "
+    "total_importance, has_terms) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_CONTENT: Final = (
     "INSERT INTO contents (seq, digest, chain, terms, payload) VALUES (?, ?, ?, ?, ?)"

@@ -76,6 +76,7 @@ def _verify_whole(connection: Connection, problems: _Problems) -> None:
     for what, statement in (
         ("records whose thread is missing", _LOST_RECORDS),
         ("contents whose record is missing", _LOST_CONTENTS),
+        ("records that name another tenant than their thread", _STRAYED_RECORDS),
     ):
         lost = connection.execute(statement).fetchone()[0]
         if lost:
@@ -166,7 +167,8 @@ def delete(connection: Connection, scope: Scope) -> Erased:
         for table in ("records", "branches", "threads"):
             connection.execute(f"DELETE FROM {table} WHERE thread = ?", (key,))
     if keys:
-        connection.execute("INSERT OR IGNORE INTO erasures VALUES (1)")
+        connection.execute(_NOTE_ERASURE, (scope.thread_id, tenant_id))
+        connection.execute("INSERT OR IGNORE INTO uncleaned VALUES (1)")
     return Erased(threads=len(keys), messages=len(seqs), derived=derived, seqs=tuple(seqs))
 
 
@@ -178,7 +180,7 @@ def clean(connection: Connection, timeout: timedelta) -> None:
     Raises:
         StorageError: If readers hold the WAL for longer than `timeout`.
     """
-    if connection.execute("SELECT 1 FROM erasures").fetchone() is None:
+    if connection.execute("SELECT 1 FROM uncleaned").fetchone() is None:
         return
     connection.execute("INSERT INTO keywords (keywords) VALUES ('optimize')")
     connection.execute("VACUUM")
@@ -189,7 +191,7 @@ def clean(connection: Connection, timeout: timedelta) -> None:
                 "the rows are erased, but another connection is reading the log's WAL and keeps "
                 "their bytes there; let it finish and call erase again"
             )
-    connection.execute("DELETE FROM erasures")
+    connection.execute("DELETE FROM uncleaned")
 
 
 _CHAINED: Final = (
@@ -209,5 +211,13 @@ _TIPS: Final = (
 )
 _LOST_RECORDS: Final = (
     "SELECT count(*) FROM records WHERE thread NOT IN (SELECT thread FROM threads)"
+)
+_STRAYED_RECORDS: Final = (
+    "SELECT count(*) FROM threads t CROSS JOIN tenants n ON n.tenant_id = t.tenant_id "
+    "CROSS JOIN records r ON r.thread = t.thread "
+    "WHERE t.tenant <> n.tenant OR r.tenant <> n.tenant"
+)
+_NOTE_ERASURE: Final = (
+    "INSERT INTO erasures (tenant, thread_id) SELECT tenant, ? FROM tenants WHERE tenant_id = ?"
 )
 _LOST_CONTENTS: Final = "SELECT count(*) FROM contents WHERE seq NOT IN (SELECT seq FROM records)"

@@ -14,12 +14,23 @@ from collections.abc import Collection, Iterator, Sequence
 from heapq import nsmallest
 from typing import Any, Final
 
+from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.records import Branch, LogRecord, Scope, Span, Turn
-from langchain_ctxmgr.storage.message_log import IndexEntry, LogStats, tenant_of, thread_of, user_of
+from langchain_ctxmgr.storage.message_log import (
+    Erasure,
+    IndexEntry,
+    IndexMarks,
+    LogStats,
+    PendingRecords,
+    tenant_of,
+    thread_of,
+    user_of,
+)
 from langchain_ctxmgr.storage.sqlite_rows import (
     NEWEST,
     RECORD_COLUMNS,
     RECORD_TABLES,
+    TENANT,
     TURN_COLUMNS,
     Row,
     bytes_of,
@@ -30,6 +41,7 @@ from langchain_ctxmgr.storage.sqlite_rows import (
 
 Connection = sqlite3.Connection
 _NO_LIMIT: Final = -1
+_NO_SEQ: Final = 2**63 - 1
 _ITSELF: Final = "r.seq = j.value"
 _NEAR: Final = "CROSS JOIN records h ON h.seq = j.value AND (? OR h.user_id = ?)"
 IN_SCOPE: Final = "t.tenant_id = ? AND ifnull(t.thread_id = ?, 1) AND (? OR r.user_id = ?)"
@@ -202,19 +214,57 @@ def top(connection: Connection, line: Branch, before_slot: int, limit: int) -> l
     return turns(connection, scope, [seq for _, _, seq in nsmallest(limit, ranked)])
 
 
-def pending(connection: Connection, after_seq: int, limit: int) -> list[IndexEntry]:
+def tenants(connection: Connection) -> list[str]:
+    """See `MessageLog.tenants`."""
+    rows = connection.execute("SELECT tenant_id FROM tenants ORDER BY tenant")
+    return [tenant_id for (tenant_id,) in rows]
+
+
+def pending(connection: Connection, tenant_id: str, after_seq: int, limit: int) -> PendingRecords:
     """See `MessageLog.pending`."""
     rows = connection.execute(
         f"SELECT {RECORD_COLUMNS}, c.terms FROM {RECORD_TABLES} "
-        "WHERE r.seq > ? ORDER BY r.seq LIMIT ?",
-        (after_seq, limit),
-    )
-    return [IndexEntry(record_of(row), unpack_terms(row[-1])) for row in rows]
+        f"WHERE r.tenant = ({TENANT}) AND r.seq > ? ORDER BY r.seq LIMIT ?",
+        (tenant_id, after_seq, limit),
+    ).fetchall()
+    entries: list[IndexEntry] = []
+    damaged: list[int] = []
+    for row in rows:
+        try:
+            entries.append(IndexEntry(record_of(row), unpack_terms(row[-1])))
+        except StorageError:
+            damaged.append(row[0])
+    return PendingRecords(entries, rows[-1][0] if rows else after_seq, tuple(damaged))
 
 
-def last_seq(connection: Connection) -> int:
+def last_seq(connection: Connection, tenant_id: str, until_seq: int | None = None) -> int:
     """See `MessageLog.last_seq`."""
-    return connection.execute("SELECT ifnull(max(seq), 0) FROM records").fetchone()[0]
+    return connection.execute(
+        f"SELECT ifnull(max(seq), 0) FROM records WHERE tenant = ({TENANT}) AND seq <= ?",
+        (tenant_id, _NO_SEQ if until_seq is None else until_seq),
+    ).fetchone()[0]
+
+
+def marks(connection: Connection, tenant_id: str, index_id: str) -> IndexMarks:
+    """See `MessageLog.marks`."""
+    row = connection.execute(
+        f"SELECT words_seq, dense_seq FROM marks WHERE tenant = ({TENANT}) AND index_id = ?",
+        (tenant_id, index_id),
+    ).fetchone()
+    erased = connection.execute(
+        "SELECT erasure_id FROM erased WHERE index_id = ?", (index_id,)
+    ).fetchone()
+    return IndexMarks(*(row or (0, 0)), *(erased or (0,)))
+
+
+def erasures(connection: Connection, after_id: int) -> list[Erasure]:
+    """See `MessageLog.erasures`."""
+    rows = connection.execute(
+        "SELECT e.id, t.tenant_id, e.thread_id FROM erasures e CROSS JOIN tenants t "
+        "ON t.tenant = e.tenant WHERE e.id > ? ORDER BY e.id",
+        (after_id,),
+    )
+    return [Erasure(row[0], Scope(tenant_id=row[1], thread_id=row[2])) for row in rows]
 
 
 def page(connection: Connection, key: int, position: int, limit: int) -> list[LogRecord]:
@@ -236,14 +286,6 @@ def stats(connection: Connection, scope: Scope) -> LogStats:
         (tenant_of(scope), scope.thread_id),
     ).fetchone()
     return LogStats(threads=threads, records=records, revisions=revisions, bytes=size)
-
-
-def watermark(connection: Connection, index_id: str) -> int:
-    """See `MessageLog.watermark`."""
-    row = connection.execute(
-        "SELECT seq FROM watermarks WHERE index_id = ?", (index_id,)
-    ).fetchone()
-    return 0 if row is None else row[0]
 
 
 def get_derived(connection: Connection, scope: Scope, kind: str, key: str) -> bytes | None:

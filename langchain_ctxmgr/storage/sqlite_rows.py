@@ -27,6 +27,8 @@ RECORD_COLUMNS: Final = (
 RECORD_TABLES: Final = (
     "records r CROSS JOIN contents c ON c.seq = r.seq CROSS JOIN threads t ON t.thread = r.thread"
 )
+TENANT: Final = "SELECT tenant FROM tenants WHERE tenant_id = ?"
+"""The integer that stands for a tenant."""
 NEWEST: Final = (
     "NOT EXISTS (SELECT 1 FROM records n WHERE n.thread = r.thread AND n.slot = r.slot "
     "AND n.revision > r.revision AND n.revision > 0)"

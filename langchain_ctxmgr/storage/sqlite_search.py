@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from heapq import nsmallest
 from typing import Final, NamedTuple
 
+from langchain_ctxmgr.analysis import BM25_B, BM25_K1
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage.message_log import TermHit, tenant_of, user_of
 from langchain_ctxmgr.storage.sqlite_append import tenant_token, thread_token
@@ -26,9 +27,6 @@ MAX_SCORED: Final = 2_048
 """Records scored in one search; about 10 ms."""
 _MAX_TERMS: Final = 256
 """Distinct terms of a query that are looked up."""
-_K1: Final = 1.2
-_B: Final = 0.75
-"""BM25's usual constants. Source: Robertson and Zaragoza 2009, section 3.4."""
 
 
 class _Document(NamedTuple):
@@ -46,7 +44,7 @@ def search(
     if scope.thread_id is not None:
         key = thread_key(connection, tenant_id, scope.thread_id)
         token = "" if key is None else thread_token(key)
-    newer = last_seq(connection) - after_seq
+    newer = last_seq(connection, tenant_id) - after_seq
     if not wanted or not token or limit < 1 or newer < 1:
         return []
     index = _Index(connection, token, after_seq, user_of(scope))
@@ -136,6 +134,6 @@ def _bm25(
     holders = (often > 0).sum(axis=0) if counts is None else np.asarray(counts)
     rarity = np.log1p((max(size, int(holders.max(initial=0))) - holders + 0.5) / (holders + 0.5))
     mean = lengths.mean() if len(documents) else 1.0
-    damped = _K1 * (1 - _B + _B * lengths / mean)
-    scores: list[float] = ((often * (_K1 + 1) / (often + damped[:, None])) @ rarity).tolist()
+    damped = BM25_K1 * (1 - BM25_B + BM25_B * lengths / mean)
+    scores: list[float] = ((often * (BM25_K1 + 1) / (often + damped[:, None])) @ rarity).tolist()
     return scores

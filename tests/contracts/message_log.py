@@ -22,7 +22,7 @@ from langchain_core.messages import (
 
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.records import Draft, LogRecord, Scope
-from langchain_ctxmgr.storage.message_log import MessageLog
+from langchain_ctxmgr.storage.message_log import IndexMarks, MessageLog, PendingRecords
 
 ALICE = Scope(tenant_id="acme", thread_id="t1", user_id="alice")
 BOB = Scope(tenant_id="acme", thread_id="t2", user_id="bob")
@@ -57,8 +57,9 @@ def most_important(log, branch, *, before_slot, limit):
 
 def terms_of(log, seqs):
     """Every term of the records: all of them match."""
-    entries = log.pending(min(seqs) - 1, len(seqs))
-    return sorted({term for entry in entries for term in entry.terms})
+    tenants = log.tenants()
+    found = [log.pending(name, min(seqs) - 1, len(seqs)) for name in tenants]
+    return sorted({term for page in found for entry in page.entries for term in entry.terms})
 
 
 def texts(records):
@@ -206,7 +207,7 @@ class MessageLogContract:
                 log.append(ALICE, [*talk(2), bad])
         assert list(log.history(ALICE)) == []
         assert log.append(ALICE, []) == []
-        assert log.last_seq() == 0
+        assert log.last_seq("acme") == 0
 
     def test_a_long_pause_starts_a_session_and_a_clock_set_back_does_not(self, log):
         minutes = (0, 240, 481, 100, 200, 900)
@@ -495,23 +496,65 @@ class MessageLogContract:
 
     # What indexes need
 
-    def test_pending_hands_an_index_every_tenants_records_in_order(self, log):
-        assert log.last_seq() == 0
+    def test_pending_hands_an_index_a_tenants_records_in_order(self, log):
+        assert log.last_seq("acme") == 0
+        assert log.pending("acme", 0, 5) == PendingRecords([], 0, ())
         first = log.append(ALICE, [draft("a", "a", terms=(5, 6, 5))])
-        second = log.append(OTHER, talk(2))
-        entries = log.pending(0, 2)
-        assert [entry.record for entry in entries] == [*first, second[0]]
-        assert entries[0].terms == (5, 6, 5)
-        rest = log.pending(entries[-1].record.seq, 9)
-        assert [entry.record.seq for entry in rest] == [second[1].seq]
-        assert log.last_seq() == second[1].seq
+        other = log.append(OTHER, talk(2))
+        second = log.append(BOB, talk(2, 7))
+        page = log.pending("acme", 0, 2)
+        assert [entry.record for entry in page.entries] == [*first, second[0]]
+        assert page.entries[0].terms == (5, 6, 5)
+        assert page.until_seq == second[0].seq
+        rest = log.pending("acme", page.until_seq, 9)
+        assert [entry.record.seq for entry in rest.entries] == [second[1].seq]
+        assert log.pending("acme", rest.until_seq, 9) == PendingRecords([], rest.until_seq, ())
+        assert log.last_seq("acme") == second[1].seq
+        assert log.last_seq("acme", until_seq=second[0].seq) == second[0].seq
+        assert log.last_seq("globex") == other[1].seq
+        assert set(log.tenants()) == {"acme", "globex"}
 
-    def test_a_watermark_is_kept_for_each_index(self, log):
-        assert log.watermark("edge-1") == 0
-        log.set_watermark("edge-1", 7)
-        log.set_watermark("edge-2", 3)
-        log.set_watermark("edge-1", 5)
-        assert (log.watermark("edge-1"), log.watermark("edge-2")) == (5, 3)
+    def test_marks_are_kept_for_each_tenant_and_index(self, log):
+        log.append(ALICE, talk(1))
+        log.append(OTHER, talk(1))
+        assert log.marks("acme", "edge-1") == IndexMarks(0, 0, 0)
+        log.set_marks("acme", "edge-1", words_seq=7, dense_seq=2)
+        log.set_marks("acme", "edge-2", words_seq=3, dense_seq=3)
+        log.set_marks("globex", "edge-1", words_seq=9, dense_seq=0)
+        log.set_marks("acme", "edge-1", words_seq=5, dense_seq=4)
+        assert log.marks("acme", "edge-1") == IndexMarks(5, 4, 0)
+        assert log.marks("acme", "edge-2") == IndexMarks(3, 3, 0)
+        assert log.marks("globex", "edge-1") == IndexMarks(9, 0, 0)
+
+    def test_every_erasure_is_noted_for_the_indexes_to_follow(self, log):
+        assert log.erasures(0) == []
+        log.append(ALICE, talk(1))
+        log.append(OTHER, talk(1))
+        log.erase(ALICE)
+        log.erase(ALICE)
+        log.erase(Scope(tenant_id="globex"))
+        first, second = log.erasures(0)
+        assert first.scope == Scope(tenant_id="acme", thread_id=ALICE.thread_id)
+        assert second.scope == Scope(tenant_id="globex")
+        assert first.id < second.id
+        log.set_erased("edge-1", first.id)
+        assert log.marks("acme", "edge-1").erasure_id == first.id
+        assert log.marks("globex", "edge-1").erasure_id == first.id
+        assert log.marks("acme", "edge-2").erasure_id == 0
+        assert log.erasures(first.id) == [second]
+
+    def test_one_holder_at_a_time_has_a_task(self, log):
+        minute = timedelta(minutes=1)
+        assert log.claim("acme", "index", "one", minute)
+        assert log.claim("acme", "index", "one", minute)
+        assert not log.claim("acme", "index", "two", minute)
+        assert log.claim("globex", "index", "two", minute)
+        assert log.claim("acme", "other", "two", minute)
+        log.release("acme", "index", "two")
+        assert not log.claim("acme", "index", "two", minute)
+        log.release("acme", "index", "one")
+        assert log.claim("acme", "index", "two", timedelta(0))
+        assert log.claim("acme", "index", "three", minute)
 
     def test_derived_values_are_kept_by_thread_and_kind_up_to_a_bound(self, log):
         for number in range(12):

@@ -9,6 +9,7 @@ import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
@@ -375,6 +376,11 @@ class TestArguments:
             assert blocking.parameters == waiting.parameters
 
 
+def vectors_in(folder: Path) -> bytes:
+    files = (folder / "vectors").rglob("*")
+    return b"".join(path.read_bytes() for path in files if path.is_file())
+
+
 class TestIsolation:
     def test_no_tenant_sees_anothers_words(self, manager):
         for tenant in ("acme", "zeta"):
@@ -420,8 +426,36 @@ class TestIsolation:
                 small_talk(manager, 5)
         with ContextManager.open(tmp_path, model="gpt-4o-mini") as manager:
             manager.forget(scope=Scope(tenant_id="tenantcanary"))
-        stored = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
-        assert b"tenantcanary" not in stored
+        files = (tmp_path / "vectors").rglob("*")
+        assert b"tenantcanary" not in b"".join(p.read_bytes() for p in files if p.is_file())
+
+    def test_what_another_manager_holds_is_erased_at_its_next_turn(self, tmp_path):
+        gone = Scope(tenant_id="acme", thread_id="gonecanary")
+        owner = ContextManager.open(tmp_path, model="gpt-4o-mini", embeddings=Embedder(size=8))
+        for other in (
+            ContextManager.open(tmp_path, model="gpt-4o-mini", embeddings=Embedder(size=8)),
+            ContextManager.open(tmp_path, model="gpt-4o-mini"),
+        ):
+            with other:
+                small_talk(owner, 5, gone)
+                with pytest.raises(StorageError, match="not everywhere yet"):
+                    other.forget(scope=gone)
+                assert other.history(scope=gone) == []
+                assert b"gonecanary" in vectors_in(tmp_path)
+                owner.record(HumanMessage("Hello."), scope=Scope(tenant_id="zeta", thread_id="t"))
+                assert b"gonecanary" not in vectors_in(tmp_path)
+                assert other.forget(scope=gone).messages == 0
+        owner.close()
+
+    def test_a_damaged_index_is_erased_whole(self, tmp_path):
+        gone = Scope(tenant_id="acme", thread_id="gonecanary")
+        with ContextManager.open(tmp_path, model="gpt-4o-mini") as manager:
+            small_talk(manager, 5, gone)
+        for path in (tmp_path / "vectors").rglob("index.json"):
+            path.write_text("{damaged", encoding="utf-8")
+        with ContextManager.open(tmp_path, model="gpt-4o-mini") as manager:
+            assert manager.forget(scope=gone).messages == 10
+            assert b"gonecanary" not in vectors_in(tmp_path)
 
     def test_a_user_recalls_only_their_own_messages_across_threads(self, manager):
         for user in ("alice", "bob"):

@@ -8,7 +8,13 @@ import sys
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 
-from langchain_ctxmgr.memory.embeddings import Embedder, LocalEmbeddings, embeddings_from
+from langchain_ctxmgr._plans import run
+from langchain_ctxmgr.memory.embeddings import (
+    Embedder,
+    LocalEmbeddings,
+    UnknownSizeError,
+    embeddings_from,
+)
 from langchain_ctxmgr.storage.vectors import DenseVectors
 
 
@@ -42,6 +48,9 @@ class TestEmbeddingsFrom:
         assert embedder is not None
         assert embedder.model is model
         assert "DeterministicFakeEmbedding:" in embedder.name
+        with pytest.raises(UnknownSizeError, match="not answered"):
+            embedder.dense()
+        run(embedder.learn())
         assert embedder.dense() == DenseVectors(name=embedder.name, size=8)
 
     def test_two_models_have_two_names(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -20,18 +21,23 @@ from langchain_ctxmgr.analysis import cues, message_text, terms, words
 from langchain_ctxmgr.budget.tokens import counter_for
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import CaughtUp, Degraded, Event
+from langchain_ctxmgr.folder import open_folder
+from langchain_ctxmgr.memory.breaker import Breakers
 from langchain_ctxmgr.memory.embeddings import Embedder
-from langchain_ctxmgr.memory.indexer import BATCH, TIE_BREAK, Indexer, keyword_vectors
+from langchain_ctxmgr.memory.indexer import BATCH, Indexer
+from langchain_ctxmgr.memory.points import TIE_BREAK, keyword_vectors
 from langchain_ctxmgr.memory.recall import Recall, Recalled
 from langchain_ctxmgr.memory.retriever import MemoryRetriever
 from langchain_ctxmgr.records import Draft, Memory, Scope
 from langchain_ctxmgr.storage.edge import EdgeVectorStore
+from langchain_ctxmgr.storage.message_log import IndexMarks
 from langchain_ctxmgr.storage.sqlite import SqliteLog
 from langchain_ctxmgr.storage.vectors import DENSE, DenseVectors, VectorStore
 
 COUNTER = counter_for("gpt-4o-mini")
 START = datetime(2025, 5, 1, 9, tzinfo=UTC)
-SCOPE = Scope(tenant_id="acme", thread_id="t")
+TENANT = "acme"
+SCOPE = Scope(tenant_id=TENANT, thread_id="t")
 
 
 class BagOfWords(Embeddings):
@@ -72,8 +78,9 @@ class Bench:
         self.log, self.vectors, self.model = log, vectors, model
         embedder = None if model is None else Embedder(model, "words")
         listeners = (self.events.append,)
-        self.indexer = Indexer(log, vectors, embedder, listeners=listeners)
-        self.recall = Recall(log, vectors, embedder, COUNTER, listeners=listeners)
+        breakers = Breakers.of(listeners)
+        self.indexer = Indexer(log, vectors, embedder, breakers=breakers, listeners=listeners)
+        self.recall = Recall(log, vectors, embedder, COUNTER, breakers=breakers)
 
     def say(self, *texts: str, scope: Scope = SCOPE, speakers: Sequence[str] = ("Ada", "Ben")):
         kinds = (HumanMessage, AIMessage)
@@ -82,7 +89,7 @@ class Bench:
             kinds[(first + i) % 2](text, name=speakers[(first + i) % 2])
             for i, text in enumerate(texts)
         ]
-        self.append(messages, scope=scope, first=first)
+        return self.append(messages, scope=scope, first=first)
 
     def append(self, messages: Sequence[BaseMessage], *, scope: Scope = SCOPE, first: int = 0):
         drafts = [
@@ -97,7 +104,7 @@ class Bench:
             )
             for i, message in enumerate(messages)
         ]
-        self.log.append(scope, drafts)
+        return self.log.append(scope, drafts)
 
     def find(self, question: str, *, scope: Scope = SCOPE, **settings) -> Recalled:
         asked_at = START + timedelta(days=1)
@@ -147,38 +154,38 @@ class TestRecall:
     def test_the_turn_that_answers_comes_first(self, fixture: str, request):
         bench: Bench = request.getfixturevalue(fixture)
         bench.say(*CHAT)
-        run(bench.indexer.catch_up())
+        run(bench.indexer.catch_up(TENANT))
         assert bench.texts("What is Ben's boat called?", k=1) == [CHAT[1]]
 
     def test_what_was_just_said_is_found_before_it_is_indexed(self, words_only: Bench):
         words_only.say(*CHAT, "I saw a kayak.")
-        run(words_only.indexer.catch_up())
+        run(words_only.indexer.catch_up(TENANT))
         words_only.say("The colour of my kayak is orange.")
         found = words_only.texts("What colour is the kayak?", k=2)
         assert set(found) == {"The colour of my kayak is orange.", "I saw a kayak."}
 
     def test_an_answer_without_the_words_is_found_beside_its_question(self, words_only: Bench):
         words_only.say(*CHAT, "Where do you moor the boat?", "Down by the mill.", *CHAT)
-        run(words_only.indexer.catch_up())
+        run(words_only.indexer.catch_up(TENANT))
         assert "Down by the mill." in words_only.texts("Where does he moor it?", k=2)
 
     def test_the_block_stays_within_its_budget(self, bench: Bench):
         bench.say(*CHAT * 5)
-        run(bench.indexer.catch_up())
+        run(bench.indexer.catch_up(TENANT))
         for max_tokens in (0, 20, 40, 80, 160):
             found = bench.find("boat fence kettle bees", max_tokens=max_tokens)
             assert COUNTER.text(found.block) <= found.tokens <= max_tokens
 
     def test_the_view_is_not_recalled_a_second_time(self, bench: Bench):
         bench.say(*CHAT)
-        run(bench.indexer.catch_up())
+        run(bench.indexer.catch_up(TENANT))
         assert CHAT[5] not in bench.texts("Where are the bees?", before_slot=5)
 
     def test_what_the_view_shows_is_not_recalled_and_the_rest_says_what_it_carries(
         self, bench: Bench
     ):
         bench.say(*CHAT)
-        run(bench.indexer.catch_up())
+        run(bench.indexer.catch_up(TENANT))
         (boat,) = bench.find("What is the boat called?", k=1).carried
         found = bench.find("What is the boat called?", shown={2})
         assert boat not in found.carried
@@ -186,13 +193,13 @@ class TestRecall:
 
     def test_a_turn_indexed_during_the_question_is_found(self, words_only: Bench, monkeypatch):
         words_only.say(*CHAT)
-        run(words_only.indexer.catch_up())
+        run(words_only.indexer.catch_up(TENANT))
         words_only.say("My kayak is orange.")
         ask = words_only.vectors.query
 
         def overtaken(*args, **settings):
             answer = ask(*args, **settings)
-            run(words_only.indexer.catch_up())
+            run(words_only.indexer.catch_up(TENANT))
             return answer
 
         monkeypatch.setattr(words_only.vectors, "query", overtaken)
@@ -218,14 +225,14 @@ class TestRecall:
         bench.append([HumanMessage(text, id=f"m{i}") for i, text in enumerate(CHAT)])
         fork = [HumanMessage(CHAT[0], id="m0"), HumanMessage("My boat is Heron.", id="f")]
         bench.append(fork)
-        run(bench.indexer.catch_up())
+        run(bench.indexer.catch_up(TENANT))
         branch = bench.log.branch(SCOPE)
         assert bench.texts("boat?", branch=branch) == ["My boat is Heron.", CHAT[0]]
 
     def test_a_revised_message_is_recalled_as_it_is_now(self, bench: Bench):
         bench.append([HumanMessage("The code is 1111.", id="m0")])
         bench.append([HumanMessage("The code is 2222.", id="m0")])
-        run(bench.indexer.catch_up())
+        run(bench.indexer.catch_up(TENANT))
         assert bench.texts("What is the code?") == ["The code is 2222."]
 
     def test_tenants_and_threads_stay_apart(self, bench: Bench):
@@ -233,7 +240,7 @@ class TestRecall:
         for other in others:
             bench.say("My boat is secret.", scope=other)
         bench.say(*CHAT)
-        run(bench.indexer.catch_up())
+        run(bench.indexer.catch_up(TENANT))
         bench.say("boats", scope=others[0])
         assert not any("secret" in text for text in bench.texts("boat", k=20))
         found = bench.texts("boat", scope=Scope(tenant_id="acme"), k=20)
@@ -247,7 +254,7 @@ class TestRecall:
 
     def test_each_memory_says_how_it_was_found(self, bench: Bench):
         bench.say(*CHAT)
-        run(bench.indexer.catch_up())
+        run(bench.indexer.catch_up(TENANT))
         (memory,) = bench.find("What is the boat called?", k=1).memories
         assert {"terms", "dense", "session"} <= memory.arms.keys()
         assert sum(memory.arms.values()) == pytest.approx(memory.score, abs=0.01)
@@ -255,13 +262,13 @@ class TestRecall:
 
     def test_words_that_nobody_said_recall_nothing(self, words_only: Bench):
         words_only.say(*CHAT)
-        run(words_only.indexer.catch_up())
+        run(words_only.indexer.catch_up(TENANT))
         assert words_only.find("Zeppelin?").memories == ()
         assert words_only.find("").block == ""
 
     async def test_blocking_and_async_find_the_same(self, bench: Bench):
         bench.say(*CHAT)
-        assert (await arun(bench.indexer.catch_up())).indexed == len(CHAT)
+        assert (await arun(bench.indexer.catch_up(TENANT))).indexed == len(CHAT)
         asked_at = START + timedelta(days=1)
         found = await arun(bench.recall.find(SCOPE, "bees?", asked_at=asked_at, max_tokens=60))
         assert found == bench.find("bees?", max_tokens=60)
@@ -279,7 +286,7 @@ class TestDegraded:
 
     def test_without_the_model_keywords_recall(self, bench: Bench):
         bench.say(*CHAT)
-        run(bench.indexer.catch_up())
+        run(bench.indexer.catch_up(TENANT))
         bench.model.down = True
         assert bench.texts("What is the boat called?", k=1) == [CHAT[1]]
         assert bench.degraded == ["embeddings"]
@@ -287,7 +294,7 @@ class TestDegraded:
     @pytest.mark.parametrize("vector", [[0.1] * 63, [float("nan")] * 64, []])
     def test_a_bad_vector_of_the_question_leaves_keywords(self, bench: Bench, vector, monkeypatch):
         bench.say(*CHAT)
-        run(bench.indexer.catch_up())
+        run(bench.indexer.catch_up(TENANT))
         monkeypatch.setattr(bench.model, "embed_query", lambda text: vector)
         assert bench.texts("What is the boat called?", k=1) == [CHAT[1]]
         assert bench.degraded == ["embeddings"]
@@ -300,8 +307,9 @@ class TestIndexer:
     def test_bad_vectors_leave_the_keywords_indexed(self, bench: Bench, vectors, monkeypatch):
         bench.say(*CHAT)
         monkeypatch.setattr(bench.model, "embed_documents", lambda texts: vectors)
-        assert run(bench.indexer.catch_up()).indexed == len(CHAT)
-        assert bench.log.watermark(bench.vectors.index_id) == bench.log.last_seq()
+        assert run(bench.indexer.catch_up(TENANT)).indexed == len(CHAT)
+        marks = bench.log.marks(TENANT, bench.vectors.index_id)
+        assert marks == IndexMarks(words_seq=bench.log.last_seq(TENANT))
         assert bench.vectors.count(SCOPE) == len(CHAT)
         assert bench.degraded == ["embeddings"]
 
@@ -312,50 +320,44 @@ class TestIndexer:
             assert len(set(firsts)) == len(firsts)
             assert max(firsts) / min(firsts) < 1 + TIE_BREAK
 
-    def test_erasing_leaves_nothing_behind(self, bench: Bench):
-        bench.say(*CHAT)
-        for _ in range(3):
-            run(bench.indexer.erase(SCOPE))
-        assert bench.indexer._erased == []
-
     def test_it_takes_in_what_is_new_and_nothing_twice(self, bench: Bench):
         bench.say(*CHAT)
-        assert run(bench.indexer.catch_up()).indexed == len(CHAT)
-        assert run(bench.indexer.catch_up()).indexed == 0
+        assert run(bench.indexer.catch_up(TENANT)).indexed == len(CHAT)
+        assert run(bench.indexer.catch_up(TENANT)).indexed == 0
         assert bench.vectors.count(SCOPE) == len(CHAT)
         assert bench.events == [CaughtUp(indexed=len(CHAT), remaining=0)]
 
     def test_a_long_backlog_is_taken_in_steps(self, bench: Bench):
         bench.say(*(f"Line {i}." for i in range(BATCH + 20)))
-        seen: list[tuple[int, int]] = []
-        first = run(bench.indexer.catch_up(limit=10))
+        seen: list[int] = []
+        first = run(bench.indexer.catch_up(TENANT, limit=10))
         assert (first.indexed, first.remaining) == (10, BATCH + 10)
-        rest = run(bench.indexer.catch_up(progress=lambda *at: seen.append(at)))
+        rest = run(bench.indexer.catch_up(TENANT, progress=seen.append))
         assert (rest.indexed, rest.remaining) == (BATCH + 10, 0)
-        assert seen == [(BATCH, BATCH + 10), (BATCH + 10, BATCH + 10)]
+        assert seen == [BATCH, BATCH + 10]
 
     def test_embeddings_that_were_missing_are_caught_up(self, bench: Bench, monkeypatch):
         bench.model.down = True
         bench.say(*CHAT)
-        assert run(bench.indexer.catch_up()).indexed == len(CHAT)
+        assert run(bench.indexer.catch_up(TENANT)).indexed == len(CHAT)
         assert not any(DENSE in point.dense for point in bench.vectors.scroll(SCOPE))
         assert bench.degraded == ["embeddings"]
         bench.model.down = False
         monkeypatch.setattr("langchain_ctxmgr.memory.breaker.REST_SECONDS", 0.0)
-        bench.indexer._encoder.failed(ConnectionError())
-        assert run(bench.indexer.catch_up()).remaining == 0
+        bench.indexer._breakers.embeddings.failed(ConnectionError())
+        assert run(bench.indexer.catch_up(TENANT)).remaining == 0
         assert all(DENSE in point.dense for point in bench.vectors.scroll(SCOPE))
 
     def test_a_new_index_is_filled_from_the_start(self, bench: Bench):
         bench.say(*CHAT)
-        run(bench.indexer.catch_up())
+        run(bench.indexer.catch_up(TENANT))
         bench.vectors.drop()
-        assert run(bench.indexer.catch_up()).indexed == len(CHAT)
+        assert run(bench.indexer.catch_up(TENANT)).indexed == len(CHAT)
 
-    def test_a_store_that_is_down_leaves_the_watermark(self, log: SqliteLog):
+    def test_a_store_that_is_down_leaves_the_marks(self, log: SqliteLog):
         bench = Bench(log, Broken(), None)  # type: ignore[arg-type]
         bench.say(*CHAT)
-        assert run(bench.indexer.catch_up()).indexed == 0
+        assert run(bench.indexer.catch_up(TENANT)).indexed == 0
         assert bench.degraded == ["vectors"]
 
     def test_what_is_erased_while_it_is_indexed_is_gone(self, bench: Bench):
@@ -364,13 +366,115 @@ class TestIndexer:
         class Erasing(BagOfWords):
             def embed_documents(self, texts: list[str]) -> list[list[float]]:
                 bench.log.erase(SCOPE)
-                run(bench.indexer.erase(SCOPE))
                 return super().embed_documents(texts)
 
         bench.indexer._embedder.model = Erasing()
-        run(bench.indexer.catch_up())
+        run(bench.indexer.catch_up(TENANT))
         assert bench.vectors.count(SCOPE) == 0
-        assert bench.indexer._erased == []
+
+    def test_an_erasure_does_not_wait_for_the_end_of_a_long_run(self, bench: Bench):
+        bench.say(*(f"Line {i}." for i in range(3 * BATCH)))
+        removed: list[int] = []
+
+        class Erasing(BagOfWords):
+            """The second batch is erased from, by another thread, while it is embedded."""
+
+            batches = 0
+
+            def embed_documents(self, texts: list[str]) -> list[list[float]]:
+                self.batches += 1
+                if self.batches == 2:
+                    bench.log.erase(SCOPE)
+                    eraser.start()
+                return super().embed_documents(texts)
+
+        eraser = threading.Thread(target=lambda: removed.append(run(bench.indexer.erase(SCOPE))))
+        bench.indexer._embedder.model = Erasing()
+        run(bench.indexer.catch_up(TENANT))
+        eraser.join(10)
+        assert removed in ([BATCH], [0])
+        assert bench.vectors.count(SCOPE) == 0
+
+    def test_erasures_are_followed_before_what_came_after_them(self, bench: Bench):
+        bench.say(*CHAT)
+        run(bench.indexer.catch_up(TENANT))
+        bench.log.erase(SCOPE)
+        again = bench.say("All new.")
+        run(bench.indexer.catch_up(TENANT))
+        assert [point.id for point in bench.vectors.scroll(SCOPE)] == [r.seq for r in again]
+        run(bench.indexer.erase(SCOPE))
+        assert bench.vectors.count(SCOPE) == 1
+
+    def test_an_erasure_is_followed_at_any_tenants_turn(self, bench: Bench):
+        other = Scope(tenant_id="globex", thread_id="t")
+        bench.say(*CHAT, scope=other)
+        run(bench.indexer.catch_up("globex"))
+        bench.log.erase(other)
+        run(bench.indexer.catch_up(TENANT))
+        assert bench.vectors.count(other) == 0
+
+    def test_points_lost_with_the_power_are_indexed_again(self, bench: Bench):
+        bench.say(*CHAT)
+        run(bench.indexer.catch_up(TENANT))
+        index, last = bench.vectors.index_id, bench.log.last_seq(TENANT)
+        more = bench.say("Lost one.", "Lost two.")
+        bench.log.set_marks(TENANT, index, words_seq=more[-1].seq, dense_seq=more[-1].seq)
+        later = Bench(bench.log, bench.vectors, bench.model)
+        assert run(later.indexer.catch_up(TENANT)).indexed == 2
+        assert later.degraded == ["vectors"]
+        ids = [point.id for point in bench.vectors.scroll(SCOPE)]
+        assert ids == [*range(1, last + 1), *(record.seq for record in more)]
+        assert all(DENSE in point.dense for point in bench.vectors.scroll(SCOPE))
+
+    def test_an_index_put_back_from_a_copy_forgets_again(self, bench: Bench):
+        kept = Scope(tenant_id=TENANT, thread_id="kept")
+        bench.say(*CHAT)
+        run(bench.indexer.catch_up(TENANT))
+        copy = bench.vectors.scroll(SCOPE)
+        bench.log.erase(SCOPE)
+        bench.say("Stays.", "Stays too.", scope=kept)
+        run(bench.indexer.catch_up(TENANT))
+        index = bench.vectors.index_id
+        marks = bench.log.marks(TENANT, index)
+        bench.vectors.delete(kept)
+        bench.vectors.upsert(copy)
+        later = Bench(bench.log, bench.vectors, bench.model)
+        run(later.indexer.catch_up(TENANT))
+        assert bench.vectors.count(SCOPE) == 0
+        assert bench.vectors.count(kept) == 2
+        assert bench.log.marks(TENANT, index) == marks
+
+    def test_a_damaged_record_leaves_the_others_indexed(self, bench: Bench, tmp_path):
+        records = bench.say(*CHAT)
+        with sqlite3.connect(bench.log._database.path) as connection:
+            connection.execute(
+                "UPDATE contents SET payload = x'00' WHERE seq = ?", (records[1].seq,)
+            )
+        connection.close()
+        assert run(bench.indexer.catch_up(TENANT)).indexed == len(CHAT) - 1
+        assert bench.degraded == ["log"]
+        assert run(bench.indexer.catch_up(TENANT)).indexed == 0
+        assert bench.log.marks(TENANT, bench.vectors.index_id).words_seq == records[-1].seq
+
+    def test_a_model_that_never_answered_is_all_that_is_told(self, log: SqliteLog, tmp_path):
+        folder = open_folder(tmp_path / "new", Embedder(model := BagOfWords(), "words"))
+        model.down = True
+        bench = Bench(folder.log, folder.vectors, model)
+        bench.say(*CHAT)
+        run(bench.indexer.catch_up(TENANT))
+        assert run(bench.recall.find(SCOPE, "boat", asked_at=START)).memories
+        assert bench.degraded == ["embeddings"]
+        folder.close()
+
+    def test_a_worker_that_shares_the_index_waits_for_its_claim(self, bench: Bench, monkeypatch):
+        monkeypatch.setattr(EdgeVectorStore, "is_shared", True)
+        bench.say(*CHAT)
+        task = f"index {bench.vectors.index_id}"
+        assert bench.log.claim(TENANT, task, "another worker", timedelta(minutes=1))
+        assert run(bench.indexer.catch_up(TENANT)).indexed == 0
+        bench.log.release(TENANT, task, "another worker")
+        assert run(bench.indexer.catch_up(TENANT)).indexed == len(CHAT)
+        assert bench.log.claim(TENANT, task, "another worker", timedelta(minutes=1))
 
 
 class FakeManager:

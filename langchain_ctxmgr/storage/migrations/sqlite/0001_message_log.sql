@@ -1,7 +1,10 @@
 -- What was said, by thread: rows of `records` and `contents` are only ever added.
 
+CREATE TABLE tenants (tenant INTEGER PRIMARY KEY AUTOINCREMENT, tenant_id TEXT NOT NULL UNIQUE);
+
 CREATE TABLE threads (
     thread INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant INTEGER NOT NULL,
     tenant_id TEXT NOT NULL,
     thread_id TEXT NOT NULL,
     records INTEGER NOT NULL,
@@ -31,6 +34,7 @@ CREATE TABLE branches (
 -- Ids and names are bytes: text may hold lone surrogates. `at` is in microseconds of UTC.
 CREATE TABLE records (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant INTEGER NOT NULL,
     thread INTEGER NOT NULL,
     user_id TEXT,
     branch INTEGER NOT NULL,
@@ -51,6 +55,7 @@ CREATE TABLE records (
     total_importance REAL NOT NULL,
     has_terms INTEGER NOT NULL
 );
+CREATE INDEX records_by_tenant ON records (tenant);
 CREATE UNIQUE INDEX records_by_position ON records (thread, position);
 CREATE UNIQUE INDEX records_by_slot ON records (thread, branch, slot, revision);
 CREATE INDEX records_by_role ON records (thread, branch, role, slot);
@@ -83,7 +88,31 @@ CREATE TABLE derived (
 );
 CREATE INDEX derived_by_age ON derived (thread, kind);
 
-CREATE TABLE watermarks (index_id TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+-- How far each index follows a tenant's log.
+CREATE TABLE marks (
+    tenant INTEGER NOT NULL,
+    index_id TEXT NOT NULL,
+    words_seq INTEGER NOT NULL,
+    dense_seq INTEGER NOT NULL,
+    PRIMARY KEY (tenant, index_id)
+) WITHOUT ROWID;
+
+-- What was erased, for every index to follow: kept, since an index may be restored from a copy.
+CREATE TABLE erasures (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant INTEGER NOT NULL,
+    thread_id TEXT
+);
+CREATE TABLE erased (index_id TEXT PRIMARY KEY, erasure_id INTEGER NOT NULL) WITHOUT ROWID;
+
+-- Work that one process at a time does for a tenant, until `until` in seconds of UTC.
+CREATE TABLE claims (
+    tenant INTEGER NOT NULL,
+    task TEXT NOT NULL,
+    holder TEXT NOT NULL,
+    until REAL NOT NULL,
+    PRIMARY KEY (tenant, task)
+) WITHOUT ROWID;
 
 -- One row while an erasure has deleted rows and their bytes may still be in the file.
-CREATE TABLE erasures (id INTEGER PRIMARY KEY);
+CREATE TABLE uncleaned (id INTEGER PRIMARY KEY);

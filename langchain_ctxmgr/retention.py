@@ -1,0 +1,76 @@
+"""Erasing: from the log first, then from everything that was made of it.
+
+The log notes the erasure in the same transaction, so what fails or dies after that is
+carried out later, by whichever process writes the vectors next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from langchain_ctxmgr._plans import Plan, call
+from langchain_ctxmgr.errors import ShardInUseError, StorageError
+from langchain_ctxmgr.folder import Folder
+from langchain_ctxmgr.memory.cached import Cached
+from langchain_ctxmgr.memory.indexer import Indexer
+from langchain_ctxmgr.records import ErasureReceipt, Scope
+from langchain_ctxmgr.storage.message_log import MessageLog
+from langchain_ctxmgr.view.builder import ViewBuilder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eraser:
+    """Everything that may hold a text or what was made from it."""
+
+    log: MessageLog
+    indexer: Indexer
+    views: ViewBuilder
+    cached: Cached
+
+    def erase(self, scope: Scope, *, at: datetime, folder: Folder | None) -> Plan[ErasureReceipt]:
+        """Erase a thread, or a whole tenant when the scope names no thread.
+
+        Raises:
+            ValueError: If the scope names a user.
+            StorageError: If a part cannot be cleaned; the message says which.
+        """
+        if scope.user_id is not None:
+            raise ValueError(
+                f"scope must name a thread or a tenant to forget, got user_id={scope.user_id!r}"
+            )
+        erased = yield from call(self.log.erase, scope)
+        self.views.forget()
+        vectors, left = 0, list[StorageError]()
+        try:
+            vectors = yield from self._from_vectors(scope, folder)
+        except StorageError as error:
+            left.append(error)
+        try:
+            yield from self.cached.erase(scope)
+        except StorageError as error:
+            left.append(error)
+        if left:
+            raise StorageError(
+                f"{scope} is erased from the log, and not everywhere yet: "
+                f"{'; '.join(map(str, left))}. Vectors are removed by whoever writes them next; "
+                "call again to finish and for a receipt"
+            ) from left[0]
+        return ErasureReceipt(
+            scope=scope,
+            at=at,
+            messages=erased.messages,
+            vectors=vectors,
+            derived=erased.derived,
+        )
+
+    def _from_vectors(self, scope: Scope, folder: Folder | None) -> Plan[int]:
+        try:
+            vectors = yield from self.indexer.erase(scope)
+            if folder is not None:
+                folder.drop_other_vectors()
+        except ShardInUseError:
+            if folder is None or not folder.have_followed_erasures():
+                raise
+            return 0
+        return vectors
