@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.postgres import OwnDatabase
 
 
 def _inside(package: str, *parts: str) -> Path | None:
@@ -26,3 +32,15 @@ settings.register_profile(
     "long", max_examples=int(os.environ.get("CTXMGR_EXAMPLES", "20000")), deadline=None
 )
 settings.load_profile("short")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[OwnDatabase]:
+    """A PostgreSQL database of this run's own, with the log's tables."""
+    from langchain_ctxmgr.storage.postgres import PostgresLog
+    from tests.postgres import own_database
+
+    with own_database() as database:
+        with PostgresLog(database.url()):
+            database.grant()
+        yield database

@@ -1,0 +1,301 @@
+"""Where a message belongs in its thread, and the link it adds to the chain.
+
+A fold without a database: what is stored of the thread goes in, and out come the rows to
+add and what the next append must know. Every backend stores the same rows, so that a log
+keeps its chain wherever it is kept.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
+
+from langchain_ctxmgr.records import Draft, LogRecord
+from langchain_ctxmgr.storage.codec import GENESIS, digest, encode, link, role_of
+from langchain_ctxmgr.storage.message_log import SESSION_GAP
+from langchain_ctxmgr.storage.rows import EPOCH, MICROSECOND, bytes_of, pack_terms
+
+_SESSION_GAP_US: Final = SESSION_GAP // MICROSECOND
+_MAX_CUES: Final = 1 << 63
+_MAX_TOKENS: Final = 1 << 40
+
+
+class Entry(NamedTuple):
+    """A draft made ready to be stored."""
+
+    draft: Draft
+    message_id: str
+    """The message's own, or one given to it here: the same however often storing is tried."""
+    at_us: int
+    payload: bytes
+    digest: bytes
+    terms: bytes
+
+
+def entry_of(draft: Draft) -> Entry:
+    """A draft made ready to be stored, before any transaction begins.
+
+    Raises:
+        ValueError: If it cannot be recorded.
+    """
+    if draft.at.tzinfo is None:
+        raise ValueError(f"at must be an aware datetime, got {draft.at!r}")
+    if not 0 <= draft.tokens < _MAX_TOKENS:
+        raise ValueError(f"tokens must be 0 to 2**40, got {draft.tokens}")
+    if not 0 <= draft.importance <= 1:
+        raise ValueError(f"importance must be in [0, 1], got {draft.importance}")
+    if not 0 <= draft.cues < _MAX_CUES:
+        raise ValueError(f"cues must be a bit set of 63 bits, got {draft.cues}")
+    try:
+        terms = pack_terms(draft.terms)
+    except struct.error as error:
+        raise ValueError(f"terms must be 32-bit term ids, got {draft.terms[:8]}…") from error
+    payload = encode(draft.message)
+    message_id = draft.message.id or str(uuid4())
+    at_us = (draft.at - EPOCH) // MICROSECOND
+    return Entry(draft, message_id, at_us, payload, digest(payload), terms)
+
+
+class Place(NamedTuple):
+    """What the message after this one must know of it."""
+
+    branch: int
+    slot: int
+    position: int
+    session: int
+    at: int
+    total_tokens: int
+    total_importance: float
+
+
+class Known(NamedTuple):
+    """The newest revision of a message that is in the thread already."""
+
+    branch: int
+    slot: int
+    position: int
+    session: int
+    at: int
+    total_tokens: int
+    total_importance: float
+    tokens: int
+    importance: float
+    revision: int
+    parent: int | None
+    digest: bytes
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return Place(*self[:7])
+
+
+class ThreadState(NamedTuple):
+    """What a thread's own row says of it."""
+
+    records: int = 0
+    revisions: int = 0
+    bytes: int = 0
+    branches: int = 0
+    branch: int = 0
+    """The branch written to last."""
+    chain: bytes = GENESIS
+
+
+class Fork(NamedTuple):
+    """A new branch, and the message it starts after; None for the thread's first."""
+
+    branch: int
+    fork_branch: int | None
+    fork_slot: int | None
+
+
+class Addition(NamedTuple):
+    """A record to be stored."""
+
+    entry: Entry
+    fields: tuple[Any, ...]
+    """Its own fields in the order in which they are chained."""
+    chain: bytes
+
+    def record(self, seq: int, tenant_id: str, thread_id: str) -> LogRecord:
+        """It as a value, once its `seq` is known."""
+        entry, fields = self.entry, self.fields
+        draft = entry.draft
+        return LogRecord(
+            seq=seq,
+            thread_id=thread_id,
+            slot=fields[3],
+            branch=fields[1],
+            session=fields[6],
+            role=fields[8],
+            speaker=draft.message.name,
+            at=EPOCH + timedelta(microseconds=entry.at_us),
+            tokens=draft.tokens,
+            importance=fields[13],
+            cues=fields[14],
+            tenant_id=tenant_id,
+            user_id=fields[0],
+            position=fields[2],
+            revision=fields[4],
+            parent=fields[5],
+            message_id=entry.message_id,
+            message=draft.message,
+            encoding=draft.encoding,
+            total_tokens=fields[15],
+            total_importance=fields[16],
+            digest=entry.digest,
+            chain=self.chain,
+        )
+
+
+class Placement:
+    """A thread while messages are added to it.
+
+    Args:
+        tenant_id: Whose thread.
+        thread_id: Which.
+        user_id: Who speaks.
+        state: What its row says.
+        known: Gives a stored message of the thread by its id, in its newest revision.
+        tip: Gives the last message of a stored branch.
+    """
+
+    def __init__(
+        self,
+        tenant_id: str,
+        thread_id: str,
+        user_id: str | None,
+        state: ThreadState,
+        *,
+        known: Callable[[str], Known | None],
+        tip: Callable[[int], Place],
+    ) -> None:
+        self._owner = (tenant_id, thread_id)
+        self._user_id = user_id
+        self._records, self._revisions, self._bytes = state[:3]
+        self._branches, self._branch, self._chain = state[3:]
+        self._stored, self._stored_tip = known, tip
+        self._added: dict[str, Known] = {}
+        self._tips: dict[int, Place] = {}
+        self.moved: dict[int, Place] = {}
+        """Branches whose last message is another now."""
+        self.forks: list[Fork] = []
+        """Branches that are new."""
+        self._previous = self._tip(self._branch) if self._branches else None
+
+    @property
+    def state(self) -> ThreadState:
+        """What the thread's row has to say now."""
+        return ThreadState(
+            self._records,
+            self._revisions,
+            self._bytes,
+            self._branches,
+            self._branch,
+            self._chain,
+        )
+
+    def add(self, entry: Entry) -> Addition | None:
+        """The record of a message that is new; None for one that is known as it is."""
+        known = None
+        if entry.draft.message.id:
+            known = self._added.get(entry.message_id) or self._stored(entry.message_id)
+        if known is None:
+            return self._add_new(entry)
+        if known.digest == entry.digest:
+            self._previous = known.place
+            return None
+        return self._add_revision(entry, known)
+
+    def _add_new(self, entry: Entry) -> Addition:
+        previous, draft = self._previous, entry.draft
+        position = self._records
+        if previous is None or self._tip(previous.branch).slot != previous.slot:
+            branch = self._fork(previous)
+        else:
+            branch = previous.branch
+        session = total_tokens = 0
+        total_importance = 0.0
+        if previous is not None:
+            session = previous.session + (entry.at_us - previous.at > _SESSION_GAP_US)
+            total_tokens, total_importance = previous.total_tokens, previous.total_importance
+        place = Place(
+            branch=branch,
+            slot=position,
+            position=position,
+            session=session,
+            at=entry.at_us,
+            total_tokens=total_tokens + draft.tokens,
+            total_importance=total_importance + draft.importance,
+        )
+        self._move(place)
+        self._previous, self._branch = place, branch
+        return self._chained(entry, place, None if previous is None else previous.position, 0)
+
+    def _add_revision(self, entry: Entry, known: Known) -> Addition:
+        draft = entry.draft
+        place = Place(
+            branch=known.branch,
+            slot=known.slot,
+            position=self._records,
+            session=known.session,
+            at=entry.at_us,
+            total_tokens=known.total_tokens - known.tokens + draft.tokens,
+            total_importance=known.total_importance - known.importance + draft.importance,
+        )
+        if self._tip(known.branch).slot == known.slot:
+            self._move(place)
+        self._previous = place
+        self._revisions += 1
+        return self._chained(entry, place, known.parent, known.revision + 1)
+
+    def _chained(self, entry: Entry, place: Place, parent: int | None, revision: int) -> Addition:
+        draft = entry.draft
+        speaker, importance = draft.message.name, float(draft.importance)
+        fields = (
+            self._user_id,
+            place.branch,
+            place.position,
+            place.slot,
+            revision,
+            parent,
+            place.session,
+            bytes_of(entry.message_id),
+            role_of(draft.message),
+            None if speaker is None else bytes_of(speaker),
+            entry.at_us,
+            draft.tokens,
+            draft.encoding,
+            importance,
+            int(draft.cues),
+            place.total_tokens,
+            place.total_importance,
+        )
+        self._chain = link(self._chain, entry.digest, (*self._owner, *fields), entry.terms)
+        self._records += 1
+        self._bytes += len(entry.payload)
+        if draft.message.id:
+            self._added[entry.message_id] = Known(
+                *place, draft.tokens, importance, revision, parent, entry.digest
+            )
+        return Addition(entry, fields, self._chain)
+
+    def _tip(self, branch: int) -> Place:
+        tip = self._tips.get(branch)
+        if tip is None:
+            tip = self._tips[branch] = self._stored_tip(branch)
+        return tip
+
+    def _move(self, place: Place) -> None:
+        self._tips[place.branch] = self.moved[place.branch] = place
+
+    def _fork(self, previous: Place | None) -> int:
+        branch = self._branches
+        self._branches += 1
+        after = (None, None) if previous is None else (previous.branch, previous.slot)
+        self.forks.append(Fork(branch, *after))
+        return branch

@@ -1,0 +1,155 @@
+"""Proving that the PostgreSQL log is as written, and removing from it.
+
+What erasing can promise here is less than in a file of our own; `PostgresLog.erase` says
+what is left, and for how long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import uuid4
+
+from langchain_ctxmgr.records import Scope
+from langchain_ctxmgr.storage.chain_check import Problems, ThreadCheck, ThreadRow
+from langchain_ctxmgr.storage.message_log import Erased, tenant_of
+from langchain_ctxmgr.storage.postgres_work import (
+    BEGIN,
+    COMMIT,
+    SNAPSHOT,
+    Row,
+    Statement,
+    Steps,
+    Work,
+    array,
+)
+from langchain_ctxmgr.storage.rows import unpack_terms
+
+_PAGE: Final = 512
+_ERASURES_LOCK: Final = 0x45 << 56
+"""Held while an erasure is noted, so that their ids are committed in order."""
+VACUUM: Final = "VACUUM records, postings, branches, threads, derived"
+"""Of the tables that an erasure takes rows from; those of another owner are left out."""
+
+
+def verify(tenant_id: str, thread_id: str | None, problems: Problems) -> Work[int]:
+    """Check a tenant's threads, or one of them, and add to `problems`; how many were checked.
+
+    One snapshot, one page of records in memory at a time.
+    """
+
+    def steps() -> Steps[int]:
+        found, records = Problems(), 0
+        [threads] = yield [Statement(_THREADS, (tenant_id, thread_id, thread_id))]
+        for row in threads:
+            check = ThreadCheck(ThreadRow(*row), found)
+            yield from _check_records(check, row[0])
+            [tips] = yield [Statement(_TIPS, (row[0],))]
+            check.end()
+            check.tips([(branch, slot, newest) for branch, slot, newest in tips])
+            records += check.records
+        if thread_id is None:
+            [[[lost]]] = yield [Statement(_LOST_RECORDS, (tenant_id,))]
+            if lost:
+                found.add(f"tenant {tenant_id!r}: {lost} records whose thread is missing")
+        yield [COMMIT]
+        problems.extend(found)
+        return records
+
+    return Work(tenant_id, steps, begin=SNAPSHOT, is_long=True)
+
+
+def _check_records(check: ThreadCheck, thread: int) -> Steps[None]:
+    position = -1
+    while True:
+        [page] = yield [Statement(_CHAINED, (thread, position, _PAGE))]
+        for record in page:
+            check.record(record[0], record[1:18], record[18:])
+        if len(page) < _PAGE:
+            return
+        position = page[-1][3]
+
+
+def erase(scope: Scope) -> Work[Erased]:
+    """Delete the rows of a thread or tenant and note it for the indexes, in one transaction."""
+    attempt, tenant_id = uuid4().hex, tenant_of(scope)
+    done = Erased(threads=0, messages=0, derived=0, seqs=())
+
+    def steps() -> Steps[Erased]:
+        nonlocal done
+        named = (tenant_id, scope.thread_id, scope.thread_id)
+        [threads, before] = yield [
+            Statement(_LOCK_THREADS, named),
+            Statement("SELECT 1 FROM erasures WHERE attempt = %s", (attempt,)),
+        ]
+        if before or not threads:
+            return done
+        keys = [key for (key,) in threads]
+        [gone, [[derived]], *_] = yield [
+            Statement(_DELETE_RECORDS, (array(keys),)),
+            Statement(_DELETE_DERIVED, (array(keys),)),
+            Statement(_DELETE_BRANCHES, (array(keys),)),
+            Statement(_DELETE_THREADS, (array(keys),)),
+        ]
+        gone.sort()
+        if scope.thread_id is None:
+            yield [Statement("DELETE FROM postings WHERE tenant_id = %s", (tenant_id,))]
+        else:
+            yield from _delete_postings(tenant_id, gone)
+        seqs = tuple(seq for seq, _ in gone)
+        done = Erased(threads=len(keys), messages=len(seqs), derived=derived, seqs=seqs)
+        yield [
+            Statement("SELECT pg_advisory_xact_lock(%s)", (_ERASURES_LOCK,)),
+            Statement(_NOTE, (tenant_id, scope.thread_id, attempt)),
+            COMMIT,
+        ]
+        return done
+
+    return Work(tenant_id, steps, begin=BEGIN, is_long=True)
+
+
+def _delete_postings(tenant_id: str, gone: Sequence[Row]) -> Steps[None]:
+    """Find them by the records' own terms: no index leads from a record to its postings."""
+    for first in range(0, len(gone), _PAGE):
+        page = gone[first : first + _PAGE]
+        pairs = [(term, seq) for seq, terms in page for term in {*unpack_terms(terms)}]
+        if pairs:
+            terms, seqs = zip(*pairs, strict=True)
+            yield [Statement(_DELETE_POSTINGS, (tenant_id, array(terms), array(seqs)))]
+
+
+_THREADS: Final = (
+    "SELECT thread, tenant_id, thread_id, records, revisions, bytes, branches, chain "
+    "FROM threads WHERE tenant_id = %s AND (%s::text IS NULL OR thread_id = %s) ORDER BY thread"
+)
+_CHAINED: Final = (
+    "SELECT seq, user_id, branch, position, slot, revision, parent, session, message_id, role, "
+    "speaker, at, tokens, encoding, importance, cues, total_tokens, total_importance, digest, "
+    "chain, terms, payload FROM records WHERE thread = %s AND position > %s "
+    "ORDER BY position LIMIT %s"
+)
+_TIPS: Final = (
+    "SELECT b.branch, b.tip_slot, (SELECT max(r.slot) FROM records r WHERE r.thread = b.thread "
+    "AND r.branch = b.branch) AS newest FROM branches b WHERE b.thread = %s"
+)
+_LOST_RECORDS: Final = (
+    "SELECT count(*) FROM records r WHERE r.tenant_id = %s "
+    "AND NOT EXISTS (SELECT 1 FROM threads t WHERE t.thread = r.thread)"
+)
+_LOCK_THREADS: Final = (
+    "SELECT thread FROM threads WHERE tenant_id = %s AND (%s::text IS NULL OR thread_id = %s) "
+    "ORDER BY thread FOR UPDATE"
+)
+_DELETE_RECORDS: Final = "DELETE FROM records WHERE thread = ANY(%s::bigint[]) RETURNING seq, terms"
+_DELETE_DERIVED: Final = (
+    "WITH gone AS (DELETE FROM derived WHERE thread = ANY(%s::bigint[]) RETURNING 1) "
+    "SELECT count(*) FROM gone"
+)
+_DELETE_BRANCHES: Final = "DELETE FROM branches WHERE thread = ANY(%s::bigint[])"
+_DELETE_THREADS: Final = "DELETE FROM threads WHERE thread = ANY(%s::bigint[])"
+_DELETE_POSTINGS: Final = (
+    "DELETE FROM postings p USING (SELECT %s::text AS tenant_id) o, "
+    "unnest(%s::bigint[], %s::bigint[]) e (term, seq) "
+    "WHERE p.tenant_id = o.tenant_id AND p.term = e.term AND p.seq = e.seq"
+)
+_NOTE: Final = "INSERT INTO erasures (tenant_id, thread_id, attempt) VALUES (%s, %s, %s)"

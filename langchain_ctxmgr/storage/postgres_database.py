@@ -1,0 +1,232 @@
+"""One PostgreSQL database shared by threads, tasks and processes.
+
+When the server goes away an operation is tried again until the time-out is over, so a
+restart is ridden out: reads and idempotent writes just so, the others find out first
+whether the last try was committed.
+"""
+
+# ruff: noqa: S608 - statements are put together from constants; values are always bound
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import warnings
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from typing import Any, Final, LiteralString, TypeVar
+
+import psycopg
+from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
+
+from langchain_ctxmgr.errors import StorageError
+from langchain_ctxmgr.storage.postgres_errors import Attempts, Server
+from langchain_ctxmgr.storage.postgres_pool import AsyncConnection, AsyncPool, Connection, Pool
+from langchain_ctxmgr.storage.postgres_schema import migrate
+from langchain_ctxmgr.storage.postgres_work import Row, Work
+
+T = TypeVar("T")
+
+_SETTINGS: Final[dict[LiteralString, LiteralString]] = {
+    "default_transaction_isolation": "read committed",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_sort": "off",
+    "jit": "off",
+}
+"""Every statement is to find its rows by an index, in order, however little the planner knows
+of the tables yet: statistics lag behind, and a plan that sorts a thread reads all of it."""
+_GREETING: Final = (
+    "SELECT set_config('search_path', quote_ident(%s), false), "
+    "set_config('statement_timeout', %s, false), "
+    + "".join(f"set_config('{name}', '{value}', false), " for name, value in _SETTINGS.items())
+    + "(SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user)"
+)
+_inherited: list[object] = []
+"""Pools a forked child found: never used, never closed, which would harm the parent's."""
+
+
+class Database:
+    """Connections to one database, and how work is run on them."""
+
+    def __init__(self, url: str, *, schema: str, max_connections: int, timeout: timedelta) -> None:
+        if timeout <= timedelta(0):
+            raise ValueError(f"timeout must be positive, got {timeout}")
+        if max_connections < 1:
+            raise ValueError(f"max_connections must be at least 1, got {max_connections}")
+        self.server = Server(url)
+        self._schema, self._size, self._timeout = schema, max_connections, timeout
+        self._seconds = timeout.total_seconds()
+        self._closed = self._ready = self._warned = False
+        self._start_process()
+
+    def _start_process(self) -> None:
+        self._pid = os.getpid()
+        self._pool = Pool(self._size)
+        self._pools: dict[int, AsyncPool] = {}
+        self._opening = threading.Lock()
+
+    def setup(self) -> None:
+        """Bring the tables up to date."""
+        self._check_process()
+        with self._opening:
+            attempts = Attempts(self.server, self._timeout)
+            while not self._ready:
+                try:
+                    with self.apart() as connection:
+                        migrate(connection, self._schema, self.server.name)
+                    self._ready = True
+                except psycopg.Error as error:
+                    time.sleep(attempts.pause_after(error))
+
+    def close(self) -> None:
+        """Close every connection. May be called again."""
+        self._closed = True
+        if os.getpid() == self._pid:
+            self._pool.close()
+            for pool in [*self._pools.values()]:
+                pool.close()
+
+    def run(self, work: Work[T]) -> T:
+        """The result of `work`."""
+        self._check_process()
+        if not self._ready:
+            self.setup()
+        attempts = Attempts(self.server, self._timeout)
+        while True:
+            try:
+                with self._connection() as connection:
+                    return self._drive(connection, work)
+            except psycopg.Error as error:
+                pause = attempts.pause_after(error)
+            self._pool.purge()
+            time.sleep(pause)
+            self._check_process()
+
+    async def arun(self, work: Work[T]) -> T:
+        """`run` without blocking the event loop."""
+        self._check_process()
+        if not self._ready:
+            await asyncio.to_thread(self.setup)
+        attempts = Attempts(self.server, self._timeout)
+        pool = await self._loop_pool()
+        while True:
+            try:
+                async with self._async_connection(pool) as connection:
+                    return await self._adrive(connection, work)
+            except psycopg.Error as error:
+                pause = attempts.pause_after(error)
+            pool.purge()
+            await asyncio.sleep(pause)
+            self._check_process()
+
+    @contextmanager
+    def apart(self) -> Generator[psycopg.Connection[Row], None, None]:
+        """A connection of its own, for what takes its time."""
+        self._check_process()
+        with Connection.connect(self.server.url, **self._parameters()) as connection:
+            self._meet(connection, connection.execute(_GREETING, (self._schema, "0")).fetchone())
+            yield connection
+
+    def _drive(self, connection: Connection, work: Work[T]) -> T:
+        steps = work.framed()
+        try:
+            batch = next(steps)
+            while True:
+                connection.until = self._until(work)
+                batch = steps.send(connection.answers(batch))
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            steps.close()
+
+    async def _adrive(self, connection: AsyncConnection, work: Work[T]) -> T:
+        steps = work.framed()
+        try:
+            batch = next(steps)
+            while True:
+                connection.until = self._until(work)
+                batch = steps.send(await connection.answers(batch))
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            steps.close()
+
+    def _until(self, work: Work[Any]) -> float:
+        return float("inf") if work.is_long else time.monotonic() + self._seconds
+
+    @contextmanager
+    def _connection(self) -> Generator[Connection, None, None]:
+        pool = self._pool
+        with pool.room(self._seconds):
+            connection = pool.take()
+            is_new = connection is None
+            if connection is None:
+                connection = Connection.connect(self.server.url, **self._parameters())
+            with pool.using(connection):
+                if is_new:
+                    connection.until = time.monotonic() + self._seconds
+                    greeting = connection.execute(_GREETING, self._greeting())
+                    self._meet(connection, greeting.fetchone())
+                yield connection
+
+    @asynccontextmanager
+    async def _async_connection(self, pool: AsyncPool) -> AsyncGenerator[AsyncConnection, None]:
+        async with pool.room(self._seconds):
+            connection = pool.take()
+            is_new = connection is None
+            if connection is None:
+                connection = await AsyncConnection.connect(self.server.url, **self._parameters())
+            with pool.using(connection):
+                if is_new:
+                    connection.until = time.monotonic() + self._seconds
+                    greeting = await connection.execute(_GREETING, self._greeting())
+                    self._meet(connection, await greeting.fetchone())
+                yield connection
+
+    async def _loop_pool(self) -> AsyncPool:
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(id(loop))
+        if pool is None or pool.loop is not loop:
+            for key, other in [*self._pools.items()]:
+                if other.loop.is_closed():
+                    other.close()
+                    self._pools.pop(key, None)
+            pool = self._pools[id(loop)] = AsyncPool(self._size)
+            await pool.start()
+        return pool
+
+    def _parameters(self) -> dict[str, Any]:
+        # libpq takes whole seconds and rounds 1 up to 2.
+        return {"autocommit": True, "connect_timeout": max(2, round(self._seconds))}
+
+    def _greeting(self) -> tuple[str, str]:
+        return self._schema, f"{round(self._seconds * 1000)}ms"
+
+    def _meet(self, connection: Connection | AsyncConnection, row: Row | None) -> None:
+        """Take note of a new connection's role, and send integers as the tables have them."""
+        for dumper in (Int8Dumper, Int8BinaryDumper):
+            connection.adapters.register_dumper(int, dumper)
+        connection.prepare_threshold = 0
+        if row is not None and row[-1] and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self.server.name}: row-level security does not hold for this role, a superuser "
+                "or one with BYPASSRLS; connect as a plain role to keep tenants apart",
+                stacklevel=2,
+            )
+
+    def _check_process(self) -> None:
+        if self._closed:
+            raise StorageError(
+                f"the message log {self.server.name} is closed; open it again to use it"
+            )
+        if os.getpid() != self._pid:
+            _inherited.append((self._pool, self._pools, self._opening))
+            self._start_process()

@@ -1,0 +1,108 @@
+"""Rows of a log as values: the columns every backend reads, in one order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from struct import pack, unpack
+from typing import Any, Final
+
+from langchain_ctxmgr.errors import StorageError
+from langchain_ctxmgr.records import LogRecord, Turn
+from langchain_ctxmgr.storage.codec import decode
+from langchain_ctxmgr.storage.message_log import IndexEntry, PendingRecords
+
+Row = Sequence[Any]
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def turn_of(row: Row) -> Turn:
+    """A row of the turn's columns as a value."""
+    seq, thread_id, slot, branch, session, role, speaker, at, tokens, importance, cues = row
+    return Turn(
+        seq,
+        thread_id,
+        slot,
+        branch,
+        session,
+        role,
+        None if speaker is None else text_of(speaker),
+        EPOCH + timedelta(microseconds=at),
+        tokens,
+        importance,
+        cues,
+    )
+
+
+def record_of(row: Row) -> LogRecord:
+    """A row of the record's columns as a value: the turn's, then the others.
+
+    Raises:
+        StorageError: If the stored message is damaged.
+    """
+    try:
+        message = decode(row[22])
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise StorageError(
+            f"record {row[0]} (position {row[13]} of thread {row[1]!r}) is damaged: {error}; "
+            "verify the log and restore a backup"
+        ) from error
+    return LogRecord(
+        seq=row[0],
+        thread_id=row[1],
+        slot=row[2],
+        branch=row[3],
+        session=row[4],
+        role=row[5],
+        speaker=None if row[6] is None else text_of(row[6]),
+        at=EPOCH + timedelta(microseconds=row[7]),
+        tokens=row[8],
+        importance=row[9],
+        cues=row[10],
+        tenant_id=row[11],
+        user_id=row[12],
+        position=row[13],
+        revision=row[14],
+        parent=row[15],
+        message_id=text_of(row[16]),
+        encoding=row[17],
+        total_tokens=row[18],
+        total_importance=row[19],
+        digest=row[20],
+        chain=row[21],
+        message=message,
+    )
+
+
+def pending_of(rows: Sequence[Row], after_seq: int) -> PendingRecords:
+    """Rows of the record's columns and terms, by `seq`, as what an index has to take in."""
+    entries: list[IndexEntry] = []
+    damaged: list[int] = []
+    for row in rows:
+        try:
+            entries.append(IndexEntry(record_of(row), unpack_terms(row[-1])))
+        except StorageError:
+            damaged.append(row[0])
+    return PendingRecords(entries, rows[-1][0] if rows else after_seq, tuple(damaged))
+
+
+def bytes_of(text: str) -> bytes:
+    """Text as a column holds it: any text, lone surrogates included."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def text_of(stored: bytes) -> str:
+    """The text that `bytes_of` stored."""
+    return stored.decode("utf-8", "surrogatepass")
+
+
+def pack_terms(terms: Sequence[int]) -> bytes:
+    """Term ids as a column holds them: 32-bit little-endian."""
+    return pack(f"<{len(terms)}I", *terms)
+
+
+def unpack_terms(stored: bytes) -> tuple[int, ...]:
+    """The term ids that `pack_terms` stored."""
+    return unpack(f"<{len(stored) // 4}I", stored)

@@ -1,0 +1,105 @@
+"""A PostgreSQL server of the test's own, to be stopped, paused and started again."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.services import missing
+
+
+def _binaries() -> Path:
+    found = shutil.which("pg_ctl")
+    folders = [Path(found).parent] if found else []
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    for folder in folders:
+        if (folder / "initdb").exists() and (folder / "pg_ctl").exists():
+            return folder
+    return missing("PostgreSQL's initdb and pg_ctl", "not on PATH nor in /usr/lib/postgresql")
+
+
+class OwnServer:
+    """Runs as the user `postgres` where the tests run as root, which a server refuses to."""
+
+    def __init__(self, folder: Path) -> None:
+        self._binaries = _binaries()
+        self._as: list[str] = []
+        if os.geteuid() == 0:
+            try:
+                user = pwd.getpwnam("postgres")
+            except KeyError:
+                missing(
+                    "a user to run PostgreSQL", "the tests run as root, and postgres is unknown"
+                )
+            os.chown(folder, user.pw_uid, user.pw_gid)
+            self._as = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}"]
+            self._as.append("--clear-groups")
+        self._data = folder / "data"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._run("initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-N")
+        settings = (
+            f"port = {self.port}",
+            "listen_addresses = '127.0.0.1'",
+            f"unix_socket_directories = '{folder}'",
+            "max_connections = 60",
+        )
+        with (self._data / "postgresql.auto.conf").open("a") as file:
+            file.write("\n".join(settings) + "\n")
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        log = self._data / "server.log"
+        self._run("pg_ctl", "-D", str(self._data), "-l", str(log), "-w", "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """`fast` ends what is going on, `immediate` is a crash."""
+        self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """To the server and each of its processes."""
+        parent = int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        for process in (parent, *map(int, children)):
+            os.kill(process, number)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [*self._as, str(self._binaries / program), *arguments]
+        done = subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program} failed: {done.stderr}")
+
+
+@contextmanager
+def own_server() -> Iterator[OwnServer]:
+    """A server that is stopped and removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="ctxmgr-pg-"))
+    try:
+        server = OwnServer(folder)
+        try:
+            yield server
+        finally:
+            server.stop("immediate")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
