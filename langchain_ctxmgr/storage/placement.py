@@ -8,9 +8,9 @@ keeps its chain wherever it is kept.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from uuid import uuid4
 
 from langchain_ctxmgr.records import Draft, LogRecord
@@ -57,6 +57,25 @@ def entry_of(draft: Draft) -> Entry:
     message_id = draft.message.id or str(uuid4())
     at_us = (draft.at - EPOCH) // MICROSECOND
     return Entry(draft, message_id, at_us, payload, digest(payload), terms)
+
+
+def is_light(drafts: Sequence[Draft], *, chars: int) -> bool:
+    """Whether drafts hold at most `chars` characters together, told without encoding them."""
+    left = chars
+    values: list[object] = [vars(draft.message) for draft in drafts]
+    while values and left >= 0:
+        value = values.pop()
+        left -= 1
+        match value:
+            case str() | bytes():
+                left -= len(value)
+            case dict():
+                values += cast("dict[object, object]", value).values()
+            case list() | tuple():
+                values += cast("Sequence[object]", value)
+            case _:
+                pass
+    return left >= 0
 
 
 class Place(NamedTuple):
@@ -121,6 +140,14 @@ class Addition(NamedTuple):
     """Its own fields in the order in which they are chained."""
     chain: bytes
 
+    @property
+    def known(self) -> Known:
+        """It as a message that follows sees it."""
+        _, branch, position, slot, revision, parent, session, *_ = self.fields
+        at, tokens, _, importance, _, total_tokens, total_importance = self.fields[10:]
+        place = Place(branch, slot, position, session, at, total_tokens, total_importance)
+        return Known(*place, tokens, importance, revision, parent, self.entry.digest)
+
     def record(self, seq: int, tenant_id: str, thread_id: str) -> LogRecord:
         """It as a value, once its `seq` is known."""
         entry, fields = self.entry, self.fields
@@ -179,7 +206,7 @@ class Placement:
         self._records, self._revisions, self._bytes = state[:3]
         self._branches, self._branch, self._chain = state[3:]
         self._stored, self._stored_tip = known, tip
-        self._added: dict[str, Known] = {}
+        self._added: dict[str, Addition] = {}
         self._tips: dict[int, Place] = {}
         self.moved: dict[int, Place] = {}
         """Branches whose last message is another now."""
@@ -201,15 +228,17 @@ class Placement:
 
     def add(self, entry: Entry) -> Addition | None:
         """The record of a message that is new; None for one that is known as it is."""
-        known = None
-        if entry.draft.message.id:
-            known = self._added.get(entry.message_id) or self._stored(entry.message_id)
+        known = self._known(entry.message_id) if entry.draft.message.id else None
         if known is None:
             return self._add_new(entry)
         if known.digest == entry.digest:
             self._previous = known.place
             return None
         return self._add_revision(entry, known)
+
+    def _known(self, message_id: str) -> Known | None:
+        added = self._added.get(message_id)
+        return self._stored(message_id) if added is None else added.known
 
     def _add_new(self, entry: Entry) -> Addition:
         previous, draft = self._previous, entry.draft
@@ -278,11 +307,8 @@ class Placement:
         self._chain = link(self._chain, entry.digest, (*self._owner, *fields), entry.terms)
         self._records += 1
         self._bytes += len(entry.payload)
-        if draft.message.id:
-            self._added[entry.message_id] = Known(
-                *place, draft.tokens, importance, revision, parent, entry.digest
-            )
-        return Addition(entry, fields, self._chain)
+        new = self._added[entry.message_id] = Addition(entry, fields, self._chain)
+        return new
 
     def _tip(self, branch: int) -> Place:
         tip = self._tips.get(branch)

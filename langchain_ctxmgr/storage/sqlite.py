@@ -30,7 +30,8 @@ from langchain_ctxmgr.storage.message_log import (
     tenant_of,
     thread_of,
 )
-from langchain_ctxmgr.storage.sqlite_append import Entry, append, entry_of, is_light, new_thread
+from langchain_ctxmgr.storage.placement import Entry, entry_of, is_light
+from langchain_ctxmgr.storage.sqlite_append import append, new_thread
 from langchain_ctxmgr.storage.sqlite_audit import clean, delete, verify
 from langchain_ctxmgr.storage.sqlite_database import Database, Work
 from langchain_ctxmgr.storage.sqlite_search import search

@@ -1,4 +1,4 @@
-"""Appending to a thread: where each message belongs, and its row.
+"""Appending to a thread of the SQLite log.
 
 The thread's row carries the next position and the end of the hash chain, each branch's
 row what its next message must know, so an append reads nothing else unless a message is
@@ -8,105 +8,22 @@ known already.
 from __future__ import annotations
 
 import sqlite3
-import struct
 from collections.abc import Sequence
-from datetime import timedelta
 from hashlib import sha256
-from typing import Any, Final, NamedTuple, cast
-from uuid import uuid4
+from typing import Any, Final
 
-from langchain_ctxmgr.records import Draft, LogRecord
-from langchain_ctxmgr.storage.codec import GENESIS, digest, encode, link, role_of
-from langchain_ctxmgr.storage.message_log import SESSION_GAP
-from langchain_ctxmgr.storage.sqlite_rows import EPOCH, MICROSECOND, TENANT, bytes_of, pack_terms
-
-_SESSION_GAP_US: Final = SESSION_GAP // MICROSECOND
-_MAX_CUES: Final = 1 << 63
-_MAX_TOKENS: Final = 1 << 40
-
-
-class Entry(NamedTuple):
-    """A draft made ready to be stored."""
-
-    draft: Draft
-    at_us: int
-    payload: bytes
-    digest: bytes
-    terms: bytes
-
-
-def entry_of(draft: Draft) -> Entry:
-    """A draft made ready to be stored, before any transaction begins.
-
-    Raises:
-        ValueError: If it cannot be recorded.
-    """
-    if draft.at.tzinfo is None:
-        raise ValueError(f"at must be an aware datetime, got {draft.at!r}")
-    if not 0 <= draft.tokens < _MAX_TOKENS:
-        raise ValueError(f"tokens must be 0 to 2**40, got {draft.tokens}")
-    if not 0 <= draft.importance <= 1:
-        raise ValueError(f"importance must be in [0, 1], got {draft.importance}")
-    if not 0 <= draft.cues < _MAX_CUES:
-        raise ValueError(f"cues must be a bit set of 63 bits, got {draft.cues}")
-    try:
-        terms = pack_terms(draft.terms)
-    except struct.error as error:
-        raise ValueError(f"terms must be 32-bit term ids, got {draft.terms[:8]}…") from error
-    payload = encode(draft.message)
-    return Entry(draft, (draft.at - EPOCH) // MICROSECOND, payload, digest(payload), terms)
-
-
-def is_light(drafts: Sequence[Draft], *, chars: int) -> bool:
-    """Whether drafts hold at most `chars` characters together, told without encoding them."""
-    left = chars
-    values: list[object] = [vars(draft.message) for draft in drafts]
-    while values and left >= 0:
-        value = values.pop()
-        left -= 1
-        match value:
-            case str() | bytes():
-                left -= len(value)
-            case dict():
-                values += cast("dict[object, object]", value).values()
-            case list() | tuple():
-                values += cast("Sequence[object]", value)
-            case _:
-                pass
-    return left >= 0
-
-
-class _Place(NamedTuple):
-    """What the message after this one must know of it."""
-
-    branch: int
-    slot: int
-    position: int
-    session: int
-    at: int
-    total_tokens: int
-    total_importance: float
-
-
-class _Known(NamedTuple):
-    """The newest revision of a message that is in the thread already."""
-
-    branch: int
-    slot: int
-    position: int
-    session: int
-    at: int
-    total_tokens: int
-    total_importance: float
-    tokens: int
-    importance: float
-    revision: int
-    parent: int | None
-    digest: bytes
-
-    @property
-    def place(self) -> _Place:
-        return _Place(*self[:7])
+from langchain_ctxmgr.records import LogRecord
+from langchain_ctxmgr.storage.codec import GENESIS
+from langchain_ctxmgr.storage.placement import (
+    Addition,
+    Entry,
+    Known,
+    Place,
+    Placement,
+    ThreadState,
+)
+from langchain_ctxmgr.storage.rows import bytes_of
+from langchain_ctxmgr.storage.sqlite_rows import TENANT
 
 
 def tenant_token(tenant_id: str) -> str:
@@ -140,176 +57,55 @@ def append(
 
 
 class _Thread:
-    """A thread while messages are added to it."""
+    """A thread's rows while messages are added to it."""
 
     def __init__(
         self, connection: sqlite3.Connection, tenant_id: str, thread_id: str, user_id: str | None
     ) -> None:
         self._execute = connection.execute
-        self._tenant_id, self._thread_id, self._user_id = tenant_id, thread_id, user_id
-        self._tips: dict[int, _Place] = {}
-        self._previous: _Place | None = None
-        row = self._execute(_THREAD, (tenant_id, thread_id)).fetchone()
+        self._owner = (tenant_id, thread_id)
+        row = self._execute(_THREAD, self._owner).fetchone()
         if row is None:
             new_thread(connection, tenant_id, thread_id)
-            row = self._execute(_THREAD, (tenant_id, thread_id)).fetchone()
+            row = self._execute(_THREAD, self._owner).fetchone()
         self._key: int = row[0]
         self._tenant: int = row[1]
-        self._records, self._revisions, self._bytes = row[2:5]
-        self._branches, self._branch, self._chain = row[5:8]
         self._scope_tokens = f"{thread_token(self._key)} {tenant_token(tenant_id)}"
-        if self._branches:
-            self._previous = self._tip(self._branch)
+        self._placement = Placement(
+            tenant_id, thread_id, user_id, ThreadState(*row[2:]), known=self._known, tip=self._tip
+        )
 
     def add(self, entry: Entry) -> LogRecord | None:
         """The record of a message that is new; None for one that is known as it is."""
-        message_id = entry.draft.message.id
-        known = self._known(message_id) if message_id else None
-        if known is None:
-            return self._add_new(entry, message_id or str(uuid4()))
-        if known.digest == entry.digest:
-            self._previous = known.place
-            return None
-        return self._add_revision(entry, str(message_id), known)
+        new = self._placement.add(entry)
+        return None if new is None else new.record(self._insert(entry, new), *self._owner)
 
     def save(self) -> None:
         """Write back what the next append must know."""
-        for branch, tip in self._tips.items():
-            self._execute(_MOVE_TIP, (*tip[1:], self._key, branch))
-        self._execute(
-            _SAVE_THREAD,
-            (
-                self._records,
-                self._revisions,
-                self._bytes,
-                self._branches,
-                self._branch,
-                self._chain,
-                self._key,
-            ),
-        )
+        forks = {fork.branch: fork for fork in self._placement.forks}
+        for branch, place in self._placement.moved.items():
+            if branch in forks:
+                self._execute(_INSERT_BRANCH, (self._key, *forks[branch], *place[1:]))
+            else:
+                self._execute(_MOVE_TIP, (*place[1:], self._key, branch))
+        self._execute(_SAVE_THREAD, (*self._placement.state, self._key))
 
-    def _add_new(self, entry: Entry, message_id: str) -> LogRecord:
-        previous, draft = self._previous, entry.draft
-        position = self._records
-        if previous is None or self._tip(previous.branch).slot != previous.slot:
-            branch = self._fork(previous)
-        else:
-            branch = previous.branch
-        session = total_tokens = 0
-        total_importance = 0.0
-        if previous is not None:
-            session = previous.session + (entry.at_us - previous.at > _SESSION_GAP_US)
-            total_tokens, total_importance = previous.total_tokens, previous.total_importance
-        place = _Place(
-            branch=branch,
-            slot=position,
-            position=position,
-            session=session,
-            at=entry.at_us,
-            total_tokens=total_tokens + draft.tokens,
-            total_importance=total_importance + draft.importance,
-        )
-        self._tips[branch] = self._previous = place
-        self._branch = branch
-        parent = None if previous is None else previous.position
-        return self._insert(entry, message_id, place, parent=parent, revision=0)
-
-    def _add_revision(self, entry: Entry, message_id: str, known: _Known) -> LogRecord:
-        draft = entry.draft
-        place = _Place(
-            branch=known.branch,
-            slot=known.slot,
-            position=self._records,
-            session=known.session,
-            at=entry.at_us,
-            total_tokens=known.total_tokens - known.tokens + draft.tokens,
-            total_importance=known.total_importance - known.importance + draft.importance,
-        )
-        if self._tip(known.branch).slot == known.slot:
-            self._tips[known.branch] = place
-        self._previous = place
-        self._revisions += 1
-        revision = known.revision + 1
-        return self._insert(entry, message_id, place, parent=known.parent, revision=revision)
-
-    def _insert(
-        self, entry: Entry, message_id: str, place: _Place, *, parent: int | None, revision: int
-    ) -> LogRecord:
-        draft = entry.draft
-        role, speaker = role_of(draft.message), draft.message.name
-        row = (
-            self._user_id,
-            place.branch,
-            place.position,
-            place.slot,
-            revision,
-            parent,
-            place.session,
-            bytes_of(message_id),
-            role,
-            None if speaker is None else bytes_of(speaker),
-            entry.at_us,
-            draft.tokens,
-            draft.encoding,
-            float(draft.importance),
-            int(draft.cues),
-            place.total_tokens,
-            place.total_importance,
-        )
-        chained = (self._tenant_id, self._thread_id, *row)
-        chain = self._chain = link(self._chain, entry.digest, chained, entry.terms)
-        self._records += 1
-        self._bytes += len(entry.payload)
+    def _insert(self, entry: Entry, new: Addition) -> int:
         has_terms = bool(entry.terms)
-        stored = (self._tenant, self._key, *row, has_terms)
+        stored = (self._tenant, self._key, *new.fields, has_terms)
         seq: Any = self._execute(_INSERT_RECORD, stored).lastrowid
-        self._execute(_INSERT_CONTENT, (seq, entry.digest, chain, entry.terms, entry.payload))
+        self._execute(_INSERT_CONTENT, (seq, entry.digest, new.chain, entry.terms, entry.payload))
         if has_terms:
-            self._execute(_INSERT_KEYWORDS, (seq, self._scope_tokens, body_of(draft.terms)))
-        return LogRecord(
-            seq=seq,
-            thread_id=self._thread_id,
-            slot=place.slot,
-            branch=place.branch,
-            session=place.session,
-            role=role,
-            speaker=speaker,
-            at=EPOCH + timedelta(microseconds=entry.at_us),
-            tokens=draft.tokens,
-            importance=float(draft.importance),
-            cues=int(draft.cues),
-            tenant_id=self._tenant_id,
-            user_id=self._user_id,
-            position=place.position,
-            revision=revision,
-            parent=parent,
-            message_id=message_id,
-            message=draft.message,
-            encoding=draft.encoding,
-            total_tokens=place.total_tokens,
-            total_importance=place.total_importance,
-            digest=entry.digest,
-            chain=chain,
-        )
+            body = body_of(entry.draft.terms)
+            self._execute(_INSERT_KEYWORDS, (seq, self._scope_tokens, body))
+        return seq
 
-    def _known(self, message_id: str) -> _Known | None:
+    def _known(self, message_id: str) -> Known | None:
         row = self._execute(_KNOWN, (self._key, bytes_of(message_id))).fetchone()
-        return None if row is None else _Known(*row)
+        return None if row is None else Known(*row)
 
-    def _tip(self, branch: int) -> _Place:
-        tip = self._tips.get(branch)
-        if tip is None:
-            row = self._execute(_TIP, (self._key, branch)).fetchone()
-            tip = self._tips[branch] = _Place(branch, *row)
-        return tip
-
-    def _fork(self, previous: _Place | None) -> int:
-        branch = self._branches
-        self._branches += 1
-        fork = (None, None) if previous is None else (previous.branch, previous.slot)
-        self._execute(_INSERT_BRANCH, (self._key, branch, *fork))
-        return branch
+    def _tip(self, branch: int) -> Place:
+        return Place(branch, *self._execute(_TIP, (self._key, branch)).fetchone())
 
 
 def new_thread(connection: sqlite3.Connection, tenant_id: str, thread_id: str) -> int:
@@ -341,7 +137,7 @@ _TIP: Final = (
     "SELECT tip_slot, tip_position, session, at, total_tokens, total_importance FROM branches "
     "WHERE thread = ? AND branch = ?"
 )
-_INSERT_BRANCH: Final = "INSERT INTO branches VALUES (?, ?, ?, ?, 0, 0, 0, 0, 0, 0)"
+_INSERT_BRANCH: Final = "INSERT INTO branches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _MOVE_TIP: Final = (
     "UPDATE branches SET tip_slot = ?, tip_position = ?, session = ?, at = ?, total_tokens = ?, "
     "total_importance = ? WHERE thread = ? AND branch = ?"

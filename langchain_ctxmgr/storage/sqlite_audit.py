@@ -6,53 +6,24 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.records import Scope
-from langchain_ctxmgr.storage.codec import GENESIS, digest, link
-from langchain_ctxmgr.storage.message_log import MAX_PROBLEMS, Erased, Verification, tenant_of
+from langchain_ctxmgr.storage.chain_check import Problems, ThreadCheck, ThreadRow
+from langchain_ctxmgr.storage.message_log import Erased, Verification, tenant_of
+from langchain_ctxmgr.storage.rows import unpack_terms
 from langchain_ctxmgr.storage.sqlite_append import body_of, tenant_token, thread_token
-from langchain_ctxmgr.storage.sqlite_rows import unpack_terms
 
 Connection = sqlite3.Connection
-
-
-class _Problems:
-    """What was found; only so many are told apart."""
-
-    def __init__(self) -> None:
-        self._told: list[str] = []
-        self._count = 0
-
-    def add(self, problem: str) -> None:
-        self._count += 1
-        if self._count <= MAX_PROBLEMS:
-            self._told.append(problem)
-
-    def all(self) -> tuple[str, ...]:
-        more = self._count - len(self._told)
-        return (*self._told, f"and {more} more") if more else tuple(self._told)
-
-
-class _Thread(NamedTuple):
-    key: int
-    tenant_id: str
-    thread_id: str
-    records: int
-    revisions: int
-    bytes: int
-    branches: int
-    chain: bytes
 
 
 def verify(connection: Connection, scope: Scope | None) -> Verification:
     """See `MessageLog.verify`. One snapshot, one pass, one record in memory at a time."""
     tenant_id = None if scope is None else tenant_of(scope)
     thread_id = None if scope is None else scope.thread_id
-    problems, records = _Problems(), 0
+    problems, records = Problems(), 0
     connection.execute("BEGIN")
     threads = connection.execute(
         "SELECT thread, tenant_id, thread_id, records, revisions, bytes, branches, chain "
@@ -60,7 +31,7 @@ def verify(connection: Connection, scope: Scope | None) -> Verification:
         (tenant_id, thread_id),
     )
     for row in threads:
-        check = _Check(_Thread(*row), problems)
+        check = ThreadCheck(ThreadRow(*row), problems)
         for record in connection.execute(_CHAINED, row[:1]):
             check.record(record[0], record[1:18], record[18:])
         check.end()
@@ -72,7 +43,7 @@ def verify(connection: Connection, scope: Scope | None) -> Verification:
     return Verification(records=records, problems=problems.all())
 
 
-def _verify_whole(connection: Connection, problems: _Problems) -> None:
+def _verify_whole(connection: Connection, problems: Problems) -> None:
     for what, statement in (
         ("records whose thread is missing", _LOST_RECORDS),
         ("contents whose record is missing", _LOST_CONTENTS),
@@ -81,68 +52,6 @@ def _verify_whole(connection: Connection, problems: _Problems) -> None:
         lost = connection.execute(statement).fetchone()[0]
         if lost:
             problems.add(f"{lost} {what}")
-
-
-class _Check:
-    """One thread while its records are gone through."""
-
-    def __init__(self, thread: _Thread, problems: _Problems) -> None:
-        self._thread, self._problems = thread, problems
-        self._where = f"tenant {thread.tenant_id!r}, thread {thread.thread_id!r}"
-        self._chain: bytes | None = GENESIS
-        self._seq = self._position = self._revisions = self._bytes = 0
-        self.records = 0
-
-    def record(self, seq: int, fields: tuple[Any, ...], content: tuple[Any, ...]) -> None:
-        """Check a record against the one before it; a gap is told once."""
-        position, payload = fields[2], content[3]
-        here = f"{self._where}, position {position}"
-        if position > self._position:
-            self._problems.add(self._missing(position))
-            self._chain = None
-        if seq <= self._seq:
-            self._problems.add(f"{here}: recorded out of order")
-        if payload is None:
-            self._problems.add(f"{here}: its content is missing")
-        else:
-            self._content(here, fields, content)
-        self._chain = content[1]
-        self._seq, self._position = seq, position + 1
-        self._revisions += fields[4] > 0
-        self.records += 1
-
-    def _content(self, here: str, fields: tuple[Any, ...], content: tuple[Any, ...]) -> None:
-        stored_digest, stored_chain, terms, payload = content
-        self._bytes += len(payload)
-        if digest(payload) != stored_digest:
-            self._problems.add(f"{here}: its content was changed")
-        if self._chain is not None:
-            row = (self._thread.tenant_id, self._thread.thread_id, *fields)
-            if link(self._chain, stored_digest, row, terms) != stored_chain:
-                self._problems.add(f"{here}: its fields were changed, or it is not in its place")
-
-    def end(self) -> None:
-        """Check that the thread's own row says the same."""
-        thread = self._thread
-        counts = (self._revisions, self._bytes)
-        if self._position < thread.records:
-            self._problems.add(f"{self._missing(thread.records)}: the end is cut off")
-        elif (self._position, self._chain) != (thread.records, thread.chain):
-            self._problems.add(f"{self._where}: does not end where it was left")
-        elif self.records == self._position and counts != (thread.revisions, thread.bytes):
-            self._problems.add(f"{self._where}: its counts were changed")
-
-    def tips(self, tips: Sequence[tuple[int, int, int | None]]) -> None:
-        """Check that every branch has its row, and where it ends."""
-        if len(tips) != self._thread.branches:
-            self._problems.add(f"{self._where}: {self._thread.branches - len(tips)} branches lost")
-        for branch, slot, newest in tips:
-            if slot != newest:
-                self._problems.add(f"{self._where}, branch {branch}: ends at {newest}, not {slot}")
-
-    def _missing(self, end: int) -> str:
-        last = f" to {end - 1}" if end - 1 > self._position else ""
-        return f"{self._where}, position {self._position}{last}: missing"
 
 
 def delete(connection: Connection, scope: Scope) -> Erased:

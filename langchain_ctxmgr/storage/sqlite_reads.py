@@ -14,11 +14,9 @@ from collections.abc import Collection, Iterator, Sequence
 from heapq import nsmallest
 from typing import Any, Final
 
-from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.records import Branch, LogRecord, Scope, Span, Turn
 from langchain_ctxmgr.storage.message_log import (
     Erasure,
-    IndexEntry,
     IndexMarks,
     LogStats,
     PendingRecords,
@@ -26,17 +24,13 @@ from langchain_ctxmgr.storage.message_log import (
     thread_of,
     user_of,
 )
+from langchain_ctxmgr.storage.rows import Row, bytes_of, pending_of, record_of, turn_of
 from langchain_ctxmgr.storage.sqlite_rows import (
     NEWEST,
     RECORD_COLUMNS,
     RECORD_TABLES,
     TENANT,
     TURN_COLUMNS,
-    Row,
-    bytes_of,
-    record_of,
-    turn_of,
-    unpack_terms,
 )
 
 Connection = sqlite3.Connection
@@ -227,14 +221,7 @@ def pending(connection: Connection, tenant_id: str, after_seq: int, limit: int) 
         f"WHERE r.tenant = ({TENANT}) AND r.seq > ? ORDER BY r.seq LIMIT ?",
         (tenant_id, after_seq, limit),
     ).fetchall()
-    entries: list[IndexEntry] = []
-    damaged: list[int] = []
-    for row in rows:
-        try:
-            entries.append(IndexEntry(record_of(row), unpack_terms(row[-1])))
-        except StorageError:
-            damaged.append(row[0])
-    return PendingRecords(entries, rows[-1][0] if rows else after_seq, tuple(damaged))
+    return pending_of(rows, after_seq)
 
 
 def last_seq(connection: Connection, tenant_id: str, until_seq: int | None = None) -> int:

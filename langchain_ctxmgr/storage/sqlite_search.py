@@ -14,19 +14,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from heapq import nsmallest
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from langchain_ctxmgr.analysis import BM25_B, BM25_K1
 from langchain_ctxmgr.records import Scope
+from langchain_ctxmgr.storage.bm25 import MAX_SCORED, best_hits, bm25, wanted_terms
 from langchain_ctxmgr.storage.message_log import TermHit, tenant_of, user_of
 from langchain_ctxmgr.storage.sqlite_append import tenant_token, thread_token
 from langchain_ctxmgr.storage.sqlite_reads import IN_SCOPE, in_scope, last_seq, stats, thread_key
-
-MAX_SCORED: Final = 2_048
-"""Records scored in one search; about 10 ms."""
-_MAX_TERMS: Final = 256
-"""Distinct terms of a query that are looked up."""
 
 
 class _Document(NamedTuple):
@@ -39,7 +33,7 @@ def search(
 ) -> list[TermHit]:
     """See `MessageLog.search`."""
     tenant_id = tenant_of(scope)
-    wanted = sorted([*dict.fromkeys(terms)][:_MAX_TERMS])
+    wanted = wanted_terms(terms)
     token = tenant_token(tenant_id)
     if scope.thread_id is not None:
         key = thread_key(connection, tenant_id, scope.thread_id)
@@ -61,9 +55,8 @@ def search(
     )
     documents = [_Document(*row) for row in rows]
     size = stats(connection, scope).records if user_of(scope) is None else index.size()
-    scores = _bm25([document.terms for document in documents], wanted, min(size, newer), counts)
-    hits = map(TermHit, (document.seq for document in documents), scores)
-    return nsmallest(limit, hits, key=lambda hit: (-hit.score, hit.seq))
+    scores = bm25([document.terms for document in documents], wanted, min(size, newer), counts)
+    return best_hits([document.seq for document in documents], scores, limit)
 
 
 class _Index:
@@ -111,29 +104,3 @@ class _Index:
     def _match(self, terms: Sequence[int]) -> str:
         either = " OR ".join(f'"{term:x}"' for term in terms)
         return f"scope : {self._token} AND body : ({either})"
-
-
-def _bm25(
-    documents: Sequence[bytes], wanted: Sequence[int], size: int, counts: Sequence[int] | None
-) -> list[float]:
-    """Each document's BM25 score for the sorted terms `wanted`.
-
-    `size` is how many documents there are, `counts` how many of them have each term; by
-    default those given are all that have any.
-    """
-    import numpy as np
-
-    query = np.asarray(wanted, np.uint32)
-    lengths = np.fromiter((len(terms) // 4 for terms in documents), np.int64, len(documents))
-    found = np.frombuffer(b"".join(documents), "<u4")
-    places = np.minimum(np.searchsorted(query, found), len(query) - 1)
-    matched = query[places] == found
-    cells = (np.repeat(np.arange(len(documents)), lengths) * len(query) + places)[matched]
-    shape = (len(documents), len(query))
-    often = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
-    holders = (often > 0).sum(axis=0) if counts is None else np.asarray(counts)
-    rarity = np.log1p((max(size, int(holders.max(initial=0))) - holders + 0.5) / (holders + 0.5))
-    mean = lengths.mean() if len(documents) else 1.0
-    damped = BM25_K1 * (1 - BM25_B + BM25_B * lengths / mean)
-    scores: list[float] = ((often * (BM25_K1 + 1) / (often + damped[:, None])) @ rarity).tolist()
-    return scores
