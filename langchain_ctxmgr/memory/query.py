@@ -1,7 +1,8 @@
 """What a question asks for: its topic, whom it names, when, and how.
 
-The topic is what is left when names of participants and talk about the conversation
-itself ("can you list", "throughout our chats") are taken out: a name pulls up turns that
+The topic is what is left when names of participants, talk about the conversation itself
+("can you list", "throughout our chats") and sentences about the answer's form ("Answer in
+one sentence.") are taken out: a name pulls up turns that
 address a person, while the evidence is mostly spoken by that person, so names come back
 as a boost for the speaker. Rules are English; a question in another language keeps all
 its words and is matched on them.
@@ -23,6 +24,9 @@ GENERIC_NAMES = frozenset(
 )
 """Names that say which side spoke, not who."""
 
+READ_CHARS = 8_192
+"""So much of a question is read, half of it at either end, where people put what they ask
+when they paste a text along: some 10 ms of work."""
 NAME_SIMILARITY = 0.7
 """How alike a word and a participant's name must be, with the same initial."""
 _MIN_FUZZY_CHARS = 4
@@ -37,12 +41,29 @@ _TALK = re.compile(
         (?:\s+an?\s+(?:\w+\s+){0,2}(?:summary|overview|recap|list)\s+of)?\b
     | \b(?:throughout|across|during|over|in|from|based\s+on|according\s+to)\s+
         (?:all\s+(?:of\s+)?)?(?:our|my|the|these)\s+(?:\w+\s+)?
-        (?:conversations?|chats?|messages?|sessions?|discussions?)\b
-    | \b(?:did\s+)?(?:i|we|you)\s+(?:have\s+|had\s+)?
-        (?:say|said|mention|mentioned|tell|told|discuss|discussed|talk|talked)\b(?:\s+about)?
+        (?:conversations?|chats?|messages?|sessions?|discussions?)\b(?:,?\s+in\s+order\b)?
+    | \b(?:(?P<order>(?:the|what)\s+(?:\w+\s+)?order\s+(?:(?:in\s+)?which\s+)?)|did\s+)?
+        (?:i|we|you)(?:['\u2019]ve|\s+have|['\u2019]d|\s+had|\s+ever)?\s+
+        (?:say|said|mention|mentioned|tell|told|discuss|discussed|talk|talked|raised
+          |covered|brought\s+up)\b(?:\s+about)?(?:\s+so\s+far\b)?
+        (?(order)(?:\s+(?:\w+\s+){0,2}(?:aspects|topics|points|parts|things)\s+(?:of|about))?)
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_FORMAT = re.compile(
+    r"""
+    (?<=[.!?;])\s+(?:please\s+)?
+      (?:answer|reply|respond|mention|list|name|give|use|keep|limit|write|return|output|format
+        |include|be|make\s+it)\b
+      (?=[^.!?]*\b(?:only|just|at\s+most|no\s+more\s+than|up\s+to|exactly|brief|briefly|concise
+        |concisely|short|words?|sentences?|items?|bullets?|paragraphs?|lines?|json|yes\s+or\s+no)\b)
+      [^.!?]*[.!?]*
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+"""A sentence after the question that says how to answer it."""
+_LOOSE = re.compile(r"[\s,;:]+(?=[.?!])|\s+(?=[,;:])")
+"""What is left before a mark when the words ahead of it are taken out."""
 _LIST = re.compile(
     r"""
       ^\W*(?:what|which)\s+(?:(?:kinds?|types?|sorts?)\s+of\s+)?
@@ -75,7 +96,7 @@ class Question:
     """A question as recall reads it."""
 
     text: str
-    """The topic, to be embedded: without names of participants and talk about talk."""
+    """The topic, to be embedded: without names, talk about talk and the answer's form."""
     terms: tuple[int, ...]
     """The topic's words, each once."""
     speakers: frozenset[str]
@@ -97,12 +118,13 @@ def read_question(
     said_until: datetime | None = None,
 ) -> Question:
     """Read `text`, asked about a conversation between `participants` up to `said_until`."""
-    topic = _TALK.sub(" ", text)
+    text = _read_part(text)
+    topic = _TALK.sub(" ", _FORMAT.sub(" ", text))
     topic, named = _without_names(topic, participants)
     if not terms(topic):
         topic = text
     return Question(
-        text=" ".join(topic.split()),
+        text=_LOOSE.sub("", " ".join(topic.split())),
         terms=tuple(dict.fromkeys(terms(topic))),
         speakers=named,
         periods=periods(text, asked_at, said_until),
@@ -110,6 +132,16 @@ def read_question(
         asks_when=_WHEN.search(text) is not None,
         asks_machine=_MACHINE.search(text) is not None,
     )
+
+
+def _read_part(text: str) -> str:
+    """All of a question, or the beginning and end of a long one, cut between words."""
+    if len(text) <= READ_CHARS:
+        return text
+    half = READ_CHARS // 2
+    head = text[:half].rpartition(" ")[0] or text[:half]
+    tail = text[-half:].partition(" ")[2] or text[-half:]
+    return f"{head} {tail}"
 
 
 def _without_names(text: str, participants: Iterable[str]) -> tuple[str, frozenset[str]]:

@@ -51,6 +51,29 @@ class TestTopic:
         asked = "Can you remind me what I told you about boats in our conversations?"
         assert read(asked).terms == terms("boats")
 
+    def test_the_order_in_which_things_were_said_is_not_the_topic(self):
+        asked = "Tell me the order in which I brought up different aspects of my boat in our chats."
+        assert read(asked).text == "Tell me my boat."
+
+    @pytest.mark.parametrize(
+        "how",
+        [
+            "Answer in one sentence.",
+            "Please list only three items.",
+            "Keep it short",
+            "Use bullets!",
+        ],
+    )
+    def test_how_to_answer_is_not_the_topic(self, how: str):
+        assert read(f"Where is the harbour? {how}").text == "Where is the harbour?"
+
+    def test_a_question_that_is_an_order_stays(self):
+        assert read("List only lamps").terms == tuple(dict.fromkeys(terms("List only lamps")))
+
+    def test_both_ends_of_a_long_question_are_read(self):
+        asked = f"Where is the harbour? {'wave ' * 1_000_000} And where is the lighthouse?"
+        assert set(read(asked).terms) == set(terms("harbour wave lighthouse"))
+
     def test_the_question_mark_stays_for_the_encoder(self):
         assert read("Where is the harbour?").text == "Where is the harbour?"
 
