@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -58,6 +59,9 @@ app = typer.Typer(
     add_completion=False,
 )
 
+migrations = typer.Typer(help="Move what is kept to another place.", no_args_is_help=True)
+app.add_typer(migrations, name="migrate")
+
 _File = Annotated[
     Path,
     typer.Argument(
@@ -99,6 +103,8 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _DATA_DEFAULT = Path("ctxmgr-data")
 _MODEL_DEFAULT = "gpt-4o-mini"
+_FOLDER = "folder"
+"""Where vectors are that are on no server."""
 
 
 @app.callback()
@@ -273,6 +279,51 @@ def reindex(
         output.print_json({"indexed": done.indexed, "remaining": done.remaining})
         return
     typer.echo(f"{done.indexed} records indexed")
+
+
+@migrations.command()
+def vectors(
+    *,
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="URL", help="A Qdrant server, or `folder` to move back."),
+    ],
+    source: Annotated[
+        str, typer.Option("--from", metavar="URL", help="Where they are; the folder if left out.")
+    ] = _FOLDER,
+    api_key: Annotated[
+        str | None,
+        typer.Option("--api-key", envvar="CTXMGR_QDRANT_API_KEY", help="If not in the URL."),
+    ] = None,
+    data: _Data = _DATA_DEFAULT,
+    embeddings: _Embeddings = None,
+    as_json: _Json = False,
+) -> None:
+    """Copy the vectors from the folder to a Qdrant server, or back. Broken off, run it again.
+
+    Nothing may be recorded meanwhile. What is copied stays where it was.
+    """
+    from langchain_ctxmgr.cli.migrate import move_vectors
+
+    if (to == _FOLDER) == (source == _FOLDER):
+        raise ValueError("one of --to and --from must be a Qdrant URL, the other the folder")
+    url = to if source == _FOLDER else source
+    with _progress("moving") as advance:
+        moved = move_vectors(
+            _existing(data),
+            url,
+            api_key=api_key,
+            embeddings=embeddings,
+            is_back=to == _FOLDER,
+            progress=advance,
+        )
+    if as_json:
+        output.print_json(asdict(moved))
+        return
+    typer.echo(
+        f"{moved.points} points of {moved.tenants} tenants are there, {moved.copied} of them "
+        f"copied now; counted, and {moved.compared} compared"
+    )
 
 
 @app.command()

@@ -17,6 +17,7 @@ import numpy as np
 from langchain_ctxmgr._plans import Plan, arun, call, run
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.records import Scope
+from langchain_ctxmgr.storage.message_log import IndexMarks, MessageLog
 from langchain_ctxmgr.storage.vectors import MAX_POINT_ID, Point, SparseVector, VectorStore
 
 PAGE_POINTS = 256
@@ -61,6 +62,59 @@ def move(
             source for one of the tenants.
     """
     return run(_moved(source, target, tenants, progress))
+
+
+def migrate(
+    log: MessageLog,
+    source: VectorStore,
+    target: VectorStore,
+    *,
+    progress: Progress | None = None,
+) -> Moved:
+    """`move` the points of every tenant of `log`, and note that the target follows it as far.
+
+    So nothing is embedded again: the target goes on where the source stands, and carries out
+    what is erased from here on.
+
+    Raises:
+        ValueError: As `move`.
+        StorageError: As `move`; nothing is noted then.
+    """
+    return run(_migrated(log, source, target, progress))
+
+
+async def amigrate(
+    log: MessageLog,
+    source: VectorStore,
+    target: VectorStore,
+    *,
+    progress: Progress | None = None,
+) -> Moved:
+    """`migrate` on an event loop; `progress` is called in a worker thread."""
+    return await arun(_migrated(log, source, target, progress))
+
+
+def _migrated(
+    log: MessageLog, source: VectorStore, target: VectorStore, progress: Progress | None
+) -> Plan[Moved]:
+    yield from call(source.setup)
+    tenants = yield from call(log.tenants)
+    marks: dict[str, IndexMarks] = {}
+    for tenant in tenants:
+        marks[tenant] = yield from call(log.marks, tenant, source.index_id)
+    moved = yield from _moved(source, target, tenants, progress)
+    for tenant, mark in marks.items():
+        own = yield from call(log.marks, tenant, target.index_id)
+        yield from call(
+            log.set_marks,
+            tenant,
+            target.index_id,
+            words_seq=max(own.words_seq, mark.words_seq),
+            dense_seq=max(own.dense_seq, mark.dense_seq),
+        )
+    erased = max((mark.erasure_id for mark in marks.values()), default=0)
+    yield from call(log.set_erased, target.index_id, erased)
+    return moved
 
 
 async def amove(

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
+from langchain_core.messages import HumanMessage
+from typer.testing import CliRunner
 
+from langchain_ctxmgr import ContextManager
+from langchain_ctxmgr.cli import app
 from langchain_ctxmgr.errors import StorageError
+from langchain_ctxmgr.folder import log_in, open_folder
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage.edge import EdgeVectorStore
 from langchain_ctxmgr.storage.migration import PLACE_POINTS, PLACES, amove, move
@@ -146,3 +154,57 @@ class TestNotAlike:
         with pytest.raises(ValueError, match="two stores"):
             move(remote, same, TENANTS)
         same.close()
+
+
+class TestCommand:
+    @pytest.fixture
+    def data(self, tmp_path, monkeypatch):
+        for name in ("DATA", "EMBEDDINGS", "QDRANT_API_KEY"):
+            monkeypatch.delenv(f"CTXMGR_{name}", raising=False)
+        path = tmp_path / "data"
+        with ContextManager.open(path) as manager:
+            for tenant in ("acme", "globex"):
+                scope = Scope(tenant_id=tenant, thread_id="t")
+                manager.record([HumanMessage(f"{tenant} said {n}") for n in range(40)], scope=scope)
+            manager.reindex()
+        return path
+
+    def run(self, data, *arguments):
+        command = ["migrate", "vectors", "--data", str(data), *arguments]
+        return CliRunner().invoke(app, command)
+
+    def test_there_and_back_without_indexing_again(self, data):
+        with LoopbackQdrant(api_key="k3y") as server:
+            host = server.url.removeprefix("http://")
+            url = f"http://k3y@{host}"
+            there = self.run(data, "--to", url, "--json")
+            assert there.exit_code == 0, there.output
+            assert json.loads(there.stdout)["copied"] == 80
+            again = self.run(data, "--to", server.url, "--api-key", "k3y")
+            assert "80 points of 2 tenants are there, 0 of them copied now" in again.stdout
+            with closing(log_in(data)) as log, closing(QdrantVectorStore.from_url(url)) as remote:
+                for tenant in ("acme", "globex"):
+                    newest = log.last_seq(tenant)
+                    assert log.marks(tenant, remote.index_id).words_seq == newest > 0
+            shutil.rmtree(data / "vectors")
+            back = self.run(data, "--from", url, "--to", "folder")
+            assert back.exit_code == 0, back.output
+            with closing(open_folder(data, None)) as folder:
+                assert folder.vectors.count(Scope(tenant_id="acme")) == 40
+                marks = folder.log.marks("acme", folder.vectors.index_id)
+                assert marks.words_seq == folder.log.last_seq("acme")
+
+    def test_what_is_wrong_is_one_line_without_the_key(self, data):
+        for arguments, says in (
+            (("--to", "folder"), "must be a Qdrant URL"),
+            (("--to", "http://k3y@q", "--from", "http://k3y@r"), "must be a Qdrant URL"),
+            (("--to", "redis://k3y@q"), "url must be"),
+            (("--to", "http://k3y@q?collecton=x"), "collecton"),
+            (("--to", "http://k3y@q"), "no vectors of keywords alone"),
+        ):
+            if "no vectors" in says:
+                shutil.rmtree(data / "vectors")
+            result = self.run(data, *arguments)
+            assert result.exit_code == 1
+            assert says in result.stderr
+            assert "k3y" not in result.output
