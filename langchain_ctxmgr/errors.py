@@ -28,6 +28,10 @@ class StorageError(RuntimeError):
     """A store cannot be used as asked; the message says how to mend it."""
 
 
+class LogError(StorageError):
+    """The message log cannot be reached or used as a whole; nothing was recorded."""
+
+
 class ShardInUseError(StorageError):
     """Another process owns the Qdrant Edge folder."""
 

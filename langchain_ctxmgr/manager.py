@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -24,8 +24,8 @@ from langchain_ctxmgr.budget.costs import cost
 from langchain_ctxmgr.budget.tokens import CACHE_SIZE, counter_for
 from langchain_ctxmgr.closable import Closable
 from langchain_ctxmgr.compression.extractive import ExtractiveSummarizer
-from langchain_ctxmgr.errors import ContextOverflowError, StorageError
-from langchain_ctxmgr.events import Listener, Recorded, emit
+from langchain_ctxmgr.errors import ContextOverflowError, LogError, StorageError
+from langchain_ctxmgr.events import Degraded, Listener, Recorded, emit
 from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.intake import (
     Messages,
@@ -48,15 +48,25 @@ from langchain_ctxmgr.memory.cached import Cached
 from langchain_ctxmgr.memory.embeddings import Embedder, embeddings_from
 from langchain_ctxmgr.memory.indexer import Indexer, Progress
 from langchain_ctxmgr.memory.recall import Recall
+from langchain_ctxmgr.parts import parts_from
 from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.prompt.window import Selector
-from langchain_ctxmgr.records import ErasureReceipt, LogRecord, Memory, PreparedContext, Scope
+from langchain_ctxmgr.recording import Recorder
+from langchain_ctxmgr.records import (
+    Branch,
+    ErasureReceipt,
+    LogRecord,
+    Memory,
+    PreparedContext,
+    Scope,
+)
 from langchain_ctxmgr.retention import Eraser
 from langchain_ctxmgr.settings import Settings, require
-from langchain_ctxmgr.storage.cache import Cache, cache_from
+from langchain_ctxmgr.storage.cache import Cache
 from langchain_ctxmgr.storage.message_log import MessageLog, Verification
+from langchain_ctxmgr.storage.spool import Spool
 from langchain_ctxmgr.storage.vectors import VectorStore
-from langchain_ctxmgr.view.builder import Summarizer, ViewBuilder, ViewRequest
+from langchain_ctxmgr.view.builder import Summarizer, View, ViewBuilder, ViewRequest
 from langchain_ctxmgr.view.outcome import announce, context_of
 
 if TYPE_CHECKING:
@@ -69,12 +79,14 @@ INDEX_STEP = 512
 class ContextManager(Closable):
     """Records conversations and prepares contexts from them.
 
-    `open` is the usual way in: a folder with a SQLite log and a Qdrant Edge shard. One
-    manager may be shared by threads and tasks.
+    `open` is the usual way in: a folder with a SQLite log and a Qdrant Edge shard. Over
+    servers the parts are named by URL; `close` closes those, and leaves open what was given
+    as an object. One manager may be shared by threads and tasks.
 
     Args:
-        log: The message log; left open by `close`, as it was given.
-        vectors: The index over it, left open too; None: the log's own keyword search.
+        log: The message log: a `MessageLog`, or the URL of a PostgreSQL database.
+        vectors: The index over it: a `VectorStore`, the URL of a Qdrant server, or None for
+            the log's own keyword search.
         model: A model name or a `BaseChatModel`: decides tokenizer, window and price.
         embeddings: A LangChain `Embeddings`, `sentence-transformers:<name or path>`,
             `openai:<name>`, or None for keyword recall only. One without a model's name goes
@@ -87,8 +99,11 @@ class ContextManager(Closable):
         budget: By default the model's window.
         tenant_id: Binds one tenant; without it every scope must name one.
         token_cache_size: Messages whose token count is remembered.
-        cache: Where what is costly to make is kept for a while: the URL of a Redis, a
-            `Cache` (left open by `close`), or None for one inside this process.
+        cache: Where what is costly to make is kept for a while: a `Cache`, the URL of a
+            Redis, or None for one inside this process.
+        spool: A file on this machine where messages wait while the log cannot be written:
+            `record` then gives no records, and they reach the log in order and once. None:
+            `record` raises.
         listeners: Called with what happens (`events`).
         clock: The present instant, aware.
     """
@@ -96,8 +111,8 @@ class ContextManager(Closable):
     def __init__(
         self,
         *,
-        log: MessageLog,
-        vectors: VectorStore | None = None,
+        log: MessageLog | str,
+        vectors: VectorStore | str | None = None,
         model: str | BaseChatModel | None = None,
         embeddings: Embeddings | str | Embedder | None = None,
         summarizer: Summarizer | None = None,
@@ -107,11 +122,12 @@ class ContextManager(Closable):
         tenant_id: str | None = None,
         token_cache_size: int = CACHE_SIZE,
         cache: Cache | str | None = None,
+        spool: str | Path | None = None,
         listeners: Sequence[Listener] = (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         require(log=log, vectors=vectors, model=model, summarizer=summarizer, selection=selection)
-        require(order=order, budget=budget, token_cache_size=token_cache_size)
+        require(order=order, budget=budget, token_cache_size=token_cache_size, spool=spool)
         require(listeners=listeners, clock=clock)
         self._tenant_id = Scope(tenant_id=tenant_id).tenant_id
         self._model = model
@@ -120,11 +136,11 @@ class ContextManager(Closable):
         self._budget = budget or (model and ContextBudget.for_model(model)) or None
         self._counter = counter_for(model, cache_size=token_cache_size)
         self._sizes = PromptSizes(Calibration(), model)
-        self._log = log
-        opened = cache_from(cache)
-        self._own_cache = opened if isinstance(cache, str) else None
-        self._cached = Cached(opened, listeners=self._listeners)
         embedder = embeddings_from(embeddings)
+        self._parts = parts_from(log, vectors, cache, embedder)
+        self._log = log = self._parts.log
+        vectors = self._parts.vectors
+        self._cached = Cached(self._parts.cache, listeners=self._listeners)
         breakers = Breakers.of(self._listeners)
         self._indexer = Indexer(
             log, vectors, embedder, breakers=breakers, listeners=self._listeners
@@ -146,8 +162,14 @@ class ContextManager(Closable):
             selector=selection,
             listeners=self._listeners,
         )
+        waiting = None if spool is None else Spool(spool)
+        self._recorder = Recorder(log, waiting, listeners=self._listeners)
         self._eraser = Eraser(
-            log=log, indexer=self._indexer, views=self._views, cached=self._cached
+            log=log,
+            recorder=self._recorder,
+            indexer=self._indexer,
+            views=self._views,
+            cached=self._cached,
         )
         self._folder: Folder | None = None
         self._is_closed = False
@@ -211,7 +233,7 @@ class ContextManager(Closable):
         drafts = drafts_of(messages, at, now=self._clock(), counter=self._counter)
         if not drafts:
             return []
-        records = yield from call(self._log.append, thread, drafts)
+        records = yield from self._recorder.append(thread, drafts)
         self._sizes.answered(
             (thread.tenant_id, thread.thread_id), (record.message for record in records)
         )
@@ -238,6 +260,7 @@ class ContextManager(Closable):
     ) -> PreparedContext:
         """The messages a model should see for a question, within a token budget.
 
+        While the log cannot be read, the view is the question with what else is handed in.
         Nothing is recorded. The question may be recorded before or after; on each further
         step of a tool loop hand in the same question (by id) once the step is recorded.
 
@@ -303,18 +326,21 @@ class ContextManager(Closable):
         head = head_of(head)
         limit = limit_of(max_tokens, self._budget)
         budget = self._budget or ContextBudget(max_input_tokens=limit, reserve_tokens=0)
-        yield from self._indexer.catch_up(str(thread.tenant_id), limit=INDEX_STEP)
-        branch = yield from call(self._log.branch, thread, head=head)
         thread_key = (thread.tenant_id, thread.thread_id)
         room = limit
         if not self._counter.exact:
             turn = question and (question.id or str(question.content))
             room = self._sizes.room(thread_key, turn, limit)
         try:
-            view = yield from self._views.build(
+            view = yield from self._viewed(
                 ViewRequest(
                     scope=thread,
-                    branch=branch,
+                    branch=Branch(
+                        tenant_id=str(thread.tenant_id),
+                        thread_id=str(thread.thread_id),
+                        spans=(),
+                        head=None,
+                    ),
                     query=question,
                     system=lead,
                     tools=given_tools,
@@ -322,7 +348,8 @@ class ContextManager(Closable):
                     asked_tokens=limit,
                     budget=budget,
                     asked_at=self._clock(),
-                )
+                ),
+                head,
             )
         except ContextOverflowError as error:
             if self._counter.exact:
@@ -342,6 +369,20 @@ class ContextManager(Closable):
             cost=cost(view.tokens, self._model, at=self._clock()),
             elapsed=elapsed,
         )
+
+    def _viewed(self, request: ViewRequest, head: str | None) -> Plan[View]:
+        """The view, or of the question alone while the log is down, which it tells."""
+        try:
+            yield from self._recorder.replay()
+            yield from self._indexer.catch_up(str(request.scope.tenant_id), limit=INDEX_STEP)
+            branch = yield from call(self._log.branch, request.scope, head=head)
+            return (yield from self._views.build(replace(request, branch=branch)))
+        except LogError as error:
+            if request.query is None:
+                raise
+            event = Degraded(part="log", reason=str(error), fallback="the question alone")
+            emit(self._listeners, event)
+            return (yield from self._views.unrecorded(request))
 
     def recall(
         self, query: str, *, scope: Scope, k: int = 8, max_tokens: int | None = None
@@ -488,23 +529,21 @@ class ContextManager(Closable):
         return figures
 
     def close(self) -> None:
-        """Close what `open` opened and remove a temporary folder; again does nothing.
+        """Close what the manager opened and remove a temporary folder; again does nothing.
 
         Whatever needs the stores is a StorageError afterwards. A manager that was given its
         parts leaves them open, and works for as long as they do.
         """
         with self._closing:
             folder, self._folder = self._folder, None
-            if self._own_cache is not None:
-                self._own_cache.close()
+            self._is_closed |= folder is not None or self._parts.owns_log
+            self._parts.close()
             if folder is not None:
-                self._is_closed = True
                 folder.close()
 
     async def aclose(self) -> None:
         """`close` on an event loop."""
-        if self._own_cache is not None:
-            await self._own_cache.aclose()
+        await self._parts.aclose()
         await super().aclose()
 
     def _scope(self, scope: object) -> Scope:

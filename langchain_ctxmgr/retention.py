@@ -14,6 +14,7 @@ from langchain_ctxmgr.errors import ShardInUseError, StorageError
 from langchain_ctxmgr.folder import Folder
 from langchain_ctxmgr.memory.cached import Cached
 from langchain_ctxmgr.memory.indexer import Indexer
+from langchain_ctxmgr.recording import Recorder
 from langchain_ctxmgr.records import ErasureReceipt, Scope
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.view.builder import ViewBuilder
@@ -24,6 +25,7 @@ class Eraser:
     """Everything that may hold a text or what was made from it."""
 
     log: MessageLog
+    recorder: Recorder
     indexer: Indexer
     views: ViewBuilder
     cached: Cached
@@ -39,6 +41,7 @@ class Eraser:
             raise ValueError(
                 f"scope must name a thread or a tenant to forget, got user_id={scope.user_id!r}"
             )
+        yield from self.recorder.erase(scope)
         erased = yield from call(self.log.erase, scope)
         self.views.forget()
         vectors, left = 0, list[StorageError]()

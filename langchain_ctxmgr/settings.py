@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final, NamedTuple, TypedDict, cast
 
 from langchain_core.language_models import BaseChatModel
@@ -28,6 +29,7 @@ class Settings(TypedDict, total=False):
     tenant_id: str | None
     token_cache_size: int
     cache: Cache | str | None
+    spool: str | Path | None
     listeners: Sequence[Listener]
     clock: Callable[[], datetime]
 
@@ -58,6 +60,10 @@ def _or_none(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or accepts(value)
 
 
+def _or_url(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) or accepts(value)
+
+
 def _is_name_or_model(value: object) -> bool:
     return isinstance(value, BaseChatModel) or (isinstance(value, str) and value.strip() != "")
 
@@ -78,18 +84,25 @@ def _are_callables(value: object) -> bool:
     )
 
 
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | Path) and bool(str(value))
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 _RULES: Final = {
-    "log": _Rule(_has("append", "branch", "history"), "a MessageLog"),
-    "vectors": _Rule(_or_none(_has("upsert", "query", "delete")), "a VectorStore or None"),
+    "log": _Rule(_or_url(_has("append", "branch", "history")), "a MessageLog or a URL"),
+    "vectors": _Rule(
+        _or_none(_or_url(_has("upsert", "query", "delete"))), "a VectorStore, a URL or None"
+    ),
     "model": _Rule(_or_none(_is_name_or_model), "a model's name, a BaseChatModel or None"),
     "summarizer": _Rule(_or_none(_has("summarize")), "a Summarizer or None"),
     "selection": _Rule(_or_none(callable), "a Selector or None"),
     "order": _Rule(_is_order, f"one of {', '.join(order.value for order in Order)}"),
     "budget": _Rule(_or_none(_is_budget), "a ContextBudget or None"),
+    "spool": _Rule(_or_none(_is_path), "a file's name or None"),
     "token_cache_size": _Rule(_is_count, "an int of at least 0"),
     "listeners": _Rule(_are_callables, "a sequence of callables"),
     "clock": _Rule(callable, "a callable that gives an aware datetime"),

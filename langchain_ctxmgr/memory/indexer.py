@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 from langchain_ctxmgr._plans import Plan, call
-from langchain_ctxmgr.errors import DamagedIndexError, StorageError
+from langchain_ctxmgr.errors import DamagedIndexError, LogError, StorageError
 from langchain_ctxmgr.events import CaughtUp, Degraded, Listener, emit
 from langchain_ctxmgr.memory.breaker import Breakers
 from langchain_ctxmgr.memory.embeddings import (
@@ -98,8 +98,8 @@ class Indexer:
                     done = yield from self._run(self._vectors, tenant_id, limit, progress)
                     yield from self._runs.release(tenant_id)
                 self._breakers.vectors.worked()
-            except UnknownSizeError:
-                return _NOTHING  # the model's failure is told of already
+            except (UnknownSizeError, LogError):
+                return _NOTHING  # told of already by the model, or by whoever needs the log
             except Exception as error:  # noqa: BLE001 - the boundary this docstring names
                 self._breakers.vectors.failed(error)
                 return _NOTHING

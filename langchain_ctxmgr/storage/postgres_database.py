@@ -22,7 +22,7 @@ from typing import Any, Final, LiteralString, TypeVar
 import psycopg
 from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 
-from langchain_ctxmgr.errors import StorageError
+from langchain_ctxmgr.errors import LogError
 from langchain_ctxmgr.storage.postgres_errors import Attempts, Server
 from langchain_ctxmgr.storage.postgres_pool import AsyncConnection, AsyncPool, Connection, Pool
 from langchain_ctxmgr.storage.postgres_schema import migrate
@@ -224,9 +224,7 @@ class Database:
 
     def _check_process(self) -> None:
         if self._closed:
-            raise StorageError(
-                f"the message log {self.server.name} is closed; open it again to use it"
-            )
+            raise LogError(f"the message log {self.server.name} is closed; open it again to use it")
         if os.getpid() != self._pid:
             _inherited.append((self._pool, self._pools, self._opening))
             self._start_process()

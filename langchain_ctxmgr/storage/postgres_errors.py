@@ -13,7 +13,7 @@ from typing import Final
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from langchain_ctxmgr.errors import StorageError
+from langchain_ctxmgr.errors import LogError
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
@@ -66,15 +66,15 @@ class Server:
         user = f"{parts['user']}@" if "user" in parts else ""
         self.name = f"postgresql://{user}{host}{port}/{parts.get('dbname', '')}"
 
-    def explain(self, error: psycopg.Error) -> StorageError:
-        """`error` as a `StorageError` that says how to mend it, if a user can."""
+    def explain(self, error: psycopg.Error) -> LogError:
+        """`error` as a `LogError` that says how to mend it, if a user can."""
         text = " ".join(str(error).split()) or type(error).__name__
         for secret in self._secrets:
             text = text.replace(secret, "***")
         remedy = _REMEDIES.get(error.sqlstate or "")
         if remedy is None and isinstance(error, psycopg.OperationalError):
             remedy = "make sure that the server runs and can be reached"
-        return StorageError(f"{self.name}: {text}{'; ' if remedy else ''}{remedy or ''}")
+        return LogError(f"{self.name}: {text}{'; ' if remedy else ''}{remedy or ''}")
 
 
 class Attempts:
@@ -89,7 +89,7 @@ class Attempts:
         """Seconds to wait before the next try.
 
         Raises:
-            StorageError: If there is no point in one, or no time.
+            LogError: If there is no point in one, or no time.
         """
         pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries
         if not may_pass(error) or time.monotonic() + pause > self._until:

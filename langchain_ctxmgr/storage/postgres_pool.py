@@ -21,7 +21,7 @@ import psycopg
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 
-from langchain_ctxmgr.errors import StorageError
+from langchain_ctxmgr.errors import LogError
 from langchain_ctxmgr.storage.postgres_errors import OverdueError
 from langchain_ctxmgr.storage.postgres_work import Batch, Row
 
@@ -181,7 +181,7 @@ class AsyncPool(_Idle[AsyncConnection]):
             self._room.release()
 
 
-def _crowded(seconds: float) -> StorageError:
-    return StorageError(
+def _crowded(seconds: float) -> LogError:
+    return LogError(
         f"every connection to PostgreSQL was in use for {seconds:g} s; raise max_connections"
     )

@@ -32,7 +32,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
-from langchain_ctxmgr.errors import StorageError
+from langchain_ctxmgr.errors import LogError
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -225,7 +225,7 @@ class Database:
 
     def _check_process(self) -> None:
         if self._closed:
-            raise StorageError(f"the message log {self.path} is closed; open it again to use it")
+            raise LogError(f"the message log {self.path} is closed; open it again to use it")
         if os.getpid() != self._pid:
             _inherited.append((self._waiting, self._instant, self._writing, self._opening))
             self._start_process()
@@ -266,7 +266,7 @@ class Database:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise StorageError(
+            raise LogError(
                 f"the folder {self.path.parent} cannot be made: {error.strerror}; "
                 "name another or mend its permissions"
             ) from error
@@ -283,7 +283,7 @@ class Database:
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         application = _pragma(connection, "application_id")
         if application != _APPLICATION_ID and (tables or application):
-            raise StorageError(f"{self.path} is another program's database; name another file")
+            raise LogError(f"{self.path} is another program's database; name another file")
 
     def _enter_wal(self, connection: sqlite3.Connection) -> None:
         """Switch to WAL; SQLite does not wait for others by itself here."""
@@ -298,7 +298,7 @@ class Database:
             else:
                 break
         if mode != "wal":
-            raise StorageError(
+            raise LogError(
                 f"{self.path} is on a file system without shared memory; use a local disk"
             )
 
@@ -321,13 +321,13 @@ class Database:
     def _version(self, connection: sqlite3.Connection) -> int:
         version = _pragma(connection, "user_version")
         if version > len(MIGRATIONS):
-            raise StorageError(
+            raise LogError(
                 f"{self.path} has schema version {version} and this release knows "
                 f"{len(MIGRATIONS)}; upgrade langchain-ctxmgr"
             )
         return version
 
-    def _locked(self) -> StorageError:
+    def _locked(self) -> LogError:
         return _LockedError(
             f"{self.path} was locked by another writer for {self._timeout.total_seconds():g} s; "
             "try again, or raise busy_timeout"
@@ -339,9 +339,9 @@ class Database:
             raise self._locked() from error
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _REMEDIES:
-            raise StorageError(f"{self.path}: {error}; {_REMEDIES[code]}") from error
+            raise LogError(f"{self.path}: {error}; {_REMEDIES[code]}") from error
         if self._closed:
-            raise StorageError(f"the message log {self.path} was closed in use") from error
+            raise LogError(f"the message log {self.path} was closed in use") from error
         raise error
 
 
@@ -371,7 +371,7 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-class _LockedError(StorageError):
+class _LockedError(LogError):
     """Another connection holds the file."""
 
 

@@ -33,6 +33,7 @@ from langchain_ctxmgr.view.frame import (
     ViewRequest,
 )
 from langchain_ctxmgr.view.history import SYSTEM_LEADS, Window
+from langchain_ctxmgr.view.unrecorded import NOTHING_RECORDED
 
 
 class View(NamedTuple):
@@ -68,6 +69,7 @@ class ViewBuilder:
         self._frames = Frames(
             log, recall, summarizer, counter, selector=selector, listeners=listeners
         )
+        self._parts = (recall, summarizer, counter)
 
     def build(self, request: ViewRequest) -> Plan[View]:
         """The view for `request`, never over its `max_tokens`.
@@ -119,6 +121,10 @@ class ViewBuilder:
             ),
             trims=fitted.trims,
         )
+
+    def unrecorded(self, request: ViewRequest) -> Plan[View]:
+        """The view of what `request` itself holds, for while the log cannot be read."""
+        return (yield from ViewBuilder(NOTHING_RECORDED, *self._parts).build(request))
 
     def forget(self) -> None:
         """Drop the summaries made so far: what they were drawn from may be erased."""

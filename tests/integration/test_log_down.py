@@ -1,0 +1,143 @@
+"""Turns while the message log cannot be reached."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+
+from langchain_ctxmgr import ContextManager, Scope
+from langchain_ctxmgr.errors import LogError
+from langchain_ctxmgr.events import Degraded
+from langchain_ctxmgr.storage.sqlite import SqliteLog
+
+SCOPE = Scope(tenant_id="acme", thread_id="t")
+START = datetime(2025, 5, 1, 9, tzinfo=UTC)
+
+
+class Unreachable(SqliteLog):
+    """A log whose file goes away and comes back."""
+
+    def __init__(self, path) -> None:
+        super().__init__(path)
+        self.is_down = False
+        self._database = _Switched(self, self._database)
+
+
+class _Switched:
+    def __init__(self, owner, database) -> None:
+        self._owner, self._inner = owner, database
+
+    def __getattr__(self, name):
+        if self._owner.is_down and name != "close":
+            raise LogError("the log is down")
+        return getattr(self._inner, name)
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = Unreachable(tmp_path / "log.sqlite3")
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def events():
+    return []
+
+
+@pytest.fixture
+def manager(log, events, tmp_path, monkeypatch):
+    monkeypatch.setattr("langchain_ctxmgr.memory.breaker.REST_SECONDS", 0.0)
+    with ContextManager(
+        log=log,
+        model="gpt-4o-mini",
+        spool=tmp_path / "spool.sqlite3",
+        listeners=[events.append],
+    ) as manager:
+        yield manager
+
+
+def parts(events):
+    return [event.part for event in events if isinstance(event, Degraded)]
+
+
+class TestPrepare:
+    async def test_the_question_is_answered_alone(self, manager, log, events):
+        manager.record(HumanMessage("I live in Oslo.", id="m1"), scope=SCOPE)
+        log.is_down = True
+        asked = {"scope": SCOPE, "query": "Where do I live?", "system": "Be kind."}
+        context = manager.prepare(**asked, max_tokens=200)
+        assert context.messages == [SystemMessage("Be kind."), HumanMessage("Where do I live?")]
+        assert context.tokens <= 200
+        assert parts(events) == ["log"]
+        assert (await manager.aprepare(**asked, max_tokens=200)).messages == context.messages
+        log.is_down = False
+        assert len(manager.prepare(**asked, max_tokens=200).messages) == 3
+
+    def test_without_a_question_there_is_nothing_to_answer(self, manager, log):
+        log.is_down = True
+        with pytest.raises(LogError, match="down"):
+            manager.prepare(scope=SCOPE, max_tokens=200)
+
+
+class TestSpool:
+    async def test_what_waited_is_recorded_in_order_and_once(self, manager, log, events):
+        manager.record(HumanMessage("one", id="m1"), scope=SCOPE, at=START)
+        log.is_down = True
+        assert manager.record(AIMessage("two", id="m2"), scope=SCOPE, at=START) == []
+        later = START + timedelta(minutes=3)
+        assert await manager.arecord(HumanMessage("three"), scope=SCOPE, at=later) == []
+        assert parts(events)[:1] == ["log"]
+        log.is_down = False
+        manager.record(AIMessage("four", id="m4"), scope=SCOPE)
+        said = list(log.history(SCOPE))
+        assert [record.message.content for record in said] == ["one", "two", "three", "four"]
+        assert said[2].at == later
+        assert log.verify().ok
+
+    def test_a_replay_that_is_broken_off_records_nothing_twice(self, manager, log, monkeypatch):
+        log.is_down = True
+        manager.record([HumanMessage("one"), AIMessage("two")], scope=SCOPE)
+        log.is_down = False
+        spool = manager._recorder._spool
+        remove = spool.remove
+
+        def dying(entry_id: int) -> None:
+            monkeypatch.setattr(spool, "remove", remove)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(spool, "remove", dying)
+        with pytest.raises(KeyboardInterrupt):
+            manager.prepare(scope=SCOPE, query="?", max_tokens=200)
+        manager.prepare(scope=SCOPE, query="?", max_tokens=200)
+        assert [message.content for message in manager.history(scope=SCOPE)] == ["one", "two"]
+        assert spool.is_empty
+
+    def test_forgetting_reaches_what_waits(self, manager, log, tmp_path):
+        log.is_down = True
+        manager.record(HumanMessage("gonecanary"), scope=SCOPE)
+        log.is_down = False
+        manager.forget(scope=SCOPE)
+        assert manager.history(scope=SCOPE) == []
+        assert b"gonecanary" not in (tmp_path / "spool.sqlite3").read_bytes()
+
+    def test_without_a_spool_recording_fails_and_keeps_nothing(self, log):
+        with ContextManager(log=log, model="gpt-4o-mini") as manager:
+            log.is_down = True
+            with pytest.raises(LogError, match="down"):
+                manager.record(HumanMessage("x"), scope=SCOPE)
+            log.is_down = False
+            assert manager.history(scope=SCOPE) == []
+
+
+class TestUrls:
+    @pytest.mark.parametrize(
+        "setting",
+        [{"log": "mysql://secret@host"}, {"vectors": "grpc://secret@host"}, {"log": ""}],
+    )
+    def test_a_url_of_another_kind_is_refused_and_not_repeated(self, setting, log):
+        with pytest.raises(ValueError, match="must be") as caught:
+            ContextManager(**{"log": log, **setting})
+        assert "secret" not in str(caught.value)
