@@ -115,7 +115,7 @@ def _delete_postings(tenant_id: str, gone: Sequence[Row]) -> Steps[None]:
         pairs = [(term, seq) for seq, terms in page for term in {*unpack_terms(terms)}]
         if pairs:
             terms, seqs = zip(*pairs, strict=True)
-            yield [Statement(_DELETE_POSTINGS, (tenant_id, array(terms), array(seqs)))]
+            yield [Statement(_DELETE_POSTINGS, (array(terms), array(seqs), tenant_id))]
 
 
 _THREADS: Final = (
@@ -129,8 +129,9 @@ _CHAINED: Final = (
     "ORDER BY position LIMIT %s"
 )
 _TIPS: Final = (
-    "SELECT b.branch, b.tip_slot, (SELECT max(r.slot) FROM records r WHERE r.thread = b.thread "
-    "AND r.branch = b.branch) AS newest FROM branches b WHERE b.thread = %s"
+    "SELECT b.branch, b.tip_slot, (SELECT r.slot FROM records r WHERE r.thread = b.thread "
+    "AND r.branch = b.branch ORDER BY r.slot DESC LIMIT 1) AS newest FROM branches b "
+    "WHERE b.thread = %s"
 )
 _LOST_RECORDS: Final = (
     "SELECT count(*) FROM records r WHERE r.tenant_id = %s "
@@ -148,8 +149,8 @@ _DELETE_DERIVED: Final = (
 _DELETE_BRANCHES: Final = "DELETE FROM branches WHERE thread = ANY(%s::bigint[])"
 _DELETE_THREADS: Final = "DELETE FROM threads WHERE thread = ANY(%s::bigint[])"
 _DELETE_POSTINGS: Final = (
-    "DELETE FROM postings p USING (SELECT %s::text AS tenant_id) o, "
-    "unnest(%s::bigint[], %s::bigint[]) e (term, seq) "
-    "WHERE p.tenant_id = o.tenant_id AND p.term = e.term AND p.seq = e.seq"
+    "DELETE FROM postings WHERE ctid = ANY(ARRAY(SELECT f.ctid "
+    "FROM unnest(%s::bigint[], %s::bigint[]) e (term, seq) CROSS JOIN LATERAL (SELECT p.ctid "
+    "FROM postings p WHERE p.tenant_id = %s AND p.term = e.term AND p.seq = e.seq LIMIT 1) f))"
 )
 _NOTE: Final = "INSERT INTO erasures (tenant_id, thread_id, attempt) VALUES (%s, %s, %s)"

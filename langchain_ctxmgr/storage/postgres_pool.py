@@ -42,7 +42,7 @@ class Connection(psycopg.Connection[Row]):
         """The rows of each statement, in one round trip."""
         with _overdue_told(self), self.pipeline():
             cursors = [self.execute(text, values, binary=True) for text, values in batch]
-        return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+        return [cursor.fetchall() if _has_rows(cursor) else [] for cursor in cursors]
 
 
 class AsyncConnection(psycopg.AsyncConnection[Row]):
@@ -59,7 +59,12 @@ class AsyncConnection(psycopg.AsyncConnection[Row]):
         with _overdue_told(self):
             async with self.pipeline():
                 cursors = [await self.execute(text, values, binary=True) for text, values in batch]
-        return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+        return [await cursor.fetchall() if _has_rows(cursor) else [] for cursor in cursors]
+
+
+def _has_rows(cursor: psycopg.Cursor[Row] | psycopg.AsyncCursor[Row]) -> bool:
+    """Whether there is a result to fetch, told without describing its columns."""
+    return cursor.pgresult is not None and cursor.pgresult.nfields > 0
 
 
 @contextmanager

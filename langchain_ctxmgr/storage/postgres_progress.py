@@ -15,7 +15,7 @@ from langchain_ctxmgr.storage.message_log import (
     thread_of,
 )
 from langchain_ctxmgr.storage.postgres_append import FLOORS, HORIZON, floor_prefix, new_thread
-from langchain_ctxmgr.storage.postgres_reads import RECORD_COLUMNS
+from langchain_ctxmgr.storage.postgres_reads import ITS_THREAD, RECORD_COLUMNS
 from langchain_ctxmgr.storage.postgres_work import BEGIN, COMMIT, Row, Statement, Steps, Work
 from langchain_ctxmgr.storage.rows import pending_of
 
@@ -151,10 +151,13 @@ def _doing(tenant_id: str | None, statement: Statement) -> Work[None]:
 
 
 _PENDING: Final = (
-    f"SELECT {RECORD_COLUMNS}, r.terms FROM records r JOIN threads t ON t.thread = r.thread "
-    "WHERE r.tenant_id = %s AND r.seq > %s ORDER BY r.seq LIMIT %s"
+    f"SELECT {RECORD_COLUMNS}, r.terms FROM (SELECT * FROM records r WHERE r.tenant_id = %s "
+    f"AND r.seq > %s ORDER BY r.seq LIMIT %s) r {ITS_THREAD} ORDER BY r.seq"
 )
-_LAST: Final = "SELECT coalesce(max(seq), 0) FROM records WHERE tenant_id = %s AND seq <= %s"
+_LAST: Final = (
+    "SELECT coalesce((SELECT seq FROM records WHERE tenant_id = %s AND seq <= %s "
+    "ORDER BY seq DESC LIMIT 1), 0)"
+)
 _MARKS: Final = "SELECT words_seq, dense_seq FROM marks WHERE tenant_id = %s AND index_id = %s"
 _SET_MARKS: Final = (
     "INSERT INTO marks VALUES (%s, %s, %s, %s) ON CONFLICT (tenant_id, index_id) DO UPDATE "

@@ -48,6 +48,15 @@ IN_SCOPE: Final = (
     "AND (%s::text IS NULL OR r.user_id = %s)"
 )
 """Holds for the records `t`, `r` that the values of `in_scope` let through."""
+ITS_THREAD: Final = (
+    "CROSS JOIN LATERAL (SELECT * FROM threads t WHERE t.thread = r.thread LIMIT 1) t"
+)
+ASKED: Final = (
+    "unnest(%s::bigint[]) WITH ORDINALITY j (seq, place) "
+    "CROSS JOIN LATERAL (SELECT * FROM records r WHERE r.seq = j.seq LIMIT 1) r"
+)
+"""Each record asked for, looked up on its own. Joined, a planner that takes the tables for empty
+may go through all of a tenant's, and keeps that plan until they are next analyzed."""
 _MAX_SLOT: Final = 2**62
 
 
@@ -63,7 +72,7 @@ def branch(scope: Scope, head: str | None) -> Work[Branch]:
     if head is None:
         end = Statement(_NEWEST_LINE, (tenant_id, thread_id))
     else:
-        end = Statement(_LINE_TO, (tenant_id, thread_id, key_of(bytes_of(head))))
+        end = Statement(_LINE_TO, (key_of(bytes_of(head)), tenant_id, thread_id))
 
     def steps() -> Steps[Branch]:
         [rows] = yield [end]
@@ -244,8 +253,8 @@ _LINE: Final = (
     "JOIN branches b ON b.thread = l.thread AND b.branch = l.branch "
     "WHERE b.fork_branch IS NOT NULL) "
     f"SELECT {RECORD_COLUMNS}, line.branch, line.slot, line.depth FROM line "
-    "JOIN head ON true JOIN records r ON r.seq = head.seq JOIN threads t ON t.thread = r.thread "
-    "ORDER BY line.depth"
+    "CROSS JOIN head CROSS JOIN LATERAL (SELECT * FROM records r WHERE r.seq = head.seq LIMIT 1) r "
+    f"{ITS_THREAD} ORDER BY line.depth"
 )
 _NEWEST_LINE: Final = (
     "WITH RECURSIVE head AS MATERIALIZED (SELECT t.thread, t.branch, b.tip_slot AS slot, "
@@ -255,9 +264,8 @@ _NEWEST_LINE: Final = (
     f"WHERE {_OF_THREAD}), {_LINE}"
 )
 _LINE_TO: Final = (
-    "WITH RECURSIVE head AS MATERIALIZED (SELECT t.thread, r.branch, r.slot, r.seq "
-    "FROM threads t JOIN records r ON r.thread = t.thread "
-    f"WHERE {_OF_THREAD} AND r.message_key = %s ORDER BY r.revision DESC LIMIT 1), {_LINE}"
+    f"WITH RECURSIVE head AS MATERIALIZED (SELECT t.thread, r.branch, r.slot, r.seq {_EACH} "
+    f"AND r.message_key = %s ORDER BY r.revision DESC LIMIT 1) r WHERE {_OF_THREAD}), {_LINE}"
 )
 _LOCATE: Final = (
     f"SELECT r.slot {_EACH} AND r.branch = %s AND r.revision = 0 AND r.tokens_before >= %s "
@@ -267,22 +275,20 @@ _FIND: Final = (
     f"SELECT {RECORD_COLUMNS} {_EACH} AND r.message_key = %s "
     f"ORDER BY r.revision DESC LIMIT 1) r WHERE {_OF_THREAD}"
 )
-_ASKED: Final = "unnest(%s::bigint[]) WITH ORDINALITY j (seq, place)"
 _FETCH: Final = (
-    f"SELECT {RECORD_COLUMNS} FROM {_ASKED} JOIN records r ON r.seq = j.seq "
-    f"JOIN threads t ON t.thread = r.thread WHERE {IN_SCOPE} ORDER BY j.place"
+    f"SELECT {RECORD_COLUMNS} FROM {ASKED} {ITS_THREAD} WHERE {IN_SCOPE} ORDER BY j.place"
 )
 _TURNS: Final = (
-    f"SELECT {TURN_COLUMNS} FROM {_ASKED} JOIN records r ON r.seq = j.seq "
-    f"JOIN threads t ON t.thread = r.thread WHERE {IN_SCOPE} "
+    f"SELECT {TURN_COLUMNS} FROM {ASKED} {ITS_THREAD} WHERE {IN_SCOPE} "
     f"AND (t.revisions = 0 OR {_NEWEST}) ORDER BY j.place"
 )
 _NEAR: Final = (
-    f"SELECT {TURN_COLUMNS} FROM {_ASKED} JOIN records h ON h.seq = j.seq "
-    "AND (%s::text IS NULL OR h.user_id = %s) "
-    "JOIN records r ON r.thread = h.thread AND r.branch = h.branch "
-    "AND r.slot BETWEEN h.slot - %s AND h.slot + %s "
-    f"JOIN threads t ON t.thread = r.thread WHERE {IN_SCOPE} "
+    f"SELECT {TURN_COLUMNS} FROM unnest(%s::bigint[]) WITH ORDINALITY j (seq, place) "
+    "CROSS JOIN LATERAL (SELECT * FROM records h WHERE h.seq = j.seq "
+    "AND (%s::text IS NULL OR h.user_id = %s) LIMIT 1) h "
+    "CROSS JOIN LATERAL (SELECT * FROM records r WHERE r.thread = h.thread "
+    "AND r.branch = h.branch AND r.slot BETWEEN h.slot - %s AND h.slot + %s "
+    f"ORDER BY r.slot OFFSET 0) r {ITS_THREAD} WHERE {IN_SCOPE} "
     f"AND (t.revisions = 0 OR {_NEWEST}) ORDER BY j.place, r.slot"
 )
 _TOP: Final = (

@@ -26,11 +26,12 @@ from langchain_ctxmgr.storage.bm25 import (
     wanted_terms,
 )
 from langchain_ctxmgr.storage.message_log import TermHit, tenant_of, user_of
+from langchain_ctxmgr.storage.postgres_reads import ASKED
 from langchain_ctxmgr.storage.postgres_work import Row, Statement, Steps, Work, array
 
 _READ_WHOLE: Final = 4_096
 """Up to so many records are scored without the postings: about 15 ms."""
-_MAX_POSTINGS: Final = 200_000
+_MAX_POSTINGS: Final = 50_000
 """Postings weighed to choose what is scored; the rarest terms' come first."""
 
 
@@ -83,7 +84,7 @@ class _Search:
         owned = "" if self._user_id is None else _OWNED
         where: tuple[Any, ...] = (self._tenant_id, self._after_seq, thread, thread)
         user = () if self._user_id is None else (self._user_id,)
-        asked = [Statement(_COUNT.format(owned), (*user, *where, array(self._wanted)))]
+        asked = [Statement(_COUNT.format(owned), (array(self._wanted), *user, *where))]
         if user or self._after_seq:
             asked.append(
                 Statement(_SIZE, (self._tenant_id, self._after_seq, thread, thread, *self._user))
@@ -110,7 +111,7 @@ class _Search:
         )
         [found] = yield [Statement(_BEST.format(owned), best)]
         seqs = [seq for (seq,) in found[:MAX_SCORED]]
-        [rows] = yield [Statement(_TERMS, (self._tenant_id, array(seqs)))]
+        [rows] = yield [Statement(_TERMS, (array(seqs), self._tenant_id))]
         is_all = len(found) <= MAX_SCORED and len(chosen) == len(holders)
         counts = None if is_all else [holders.get(term, 0) for term in self._wanted]
         return self._scored(rows, size, counts)
@@ -144,7 +145,11 @@ _FOUND: Final = (
     "FROM postings p {} WHERE p.tenant_id = %s AND p.seq > %s "
     "AND (%s::bigint IS NULL OR p.thread = %s)"
 )
-_COUNT: Final = f"SELECT p.term, count(*) {_FOUND} AND p.term = ANY(%s::bigint[]) GROUP BY p.term"
+_COUNT: Final = (
+    "SELECT w.term, f.holders FROM unnest(%s::bigint[]) w (term) "
+    f"CROSS JOIN LATERAL (SELECT count(*) AS holders {_FOUND} AND p.term = w.term) f "
+    "WHERE f.holders > 0"
+)
 _SIZE: Final = (
     "SELECT count(*) FROM records WHERE tenant_id = %s AND seq > %s AND has_terms "
     "AND (%s::bigint IS NULL OR thread = %s) AND (%s::text IS NULL OR user_id = %s)"
@@ -156,6 +161,4 @@ _BEST: Final = (
     "ORDER BY sum(w.weight * f.often * 2.2 / (f.often + 1.2)) DESC, f.seq DESC LIMIT %s"
 )
 """By BM25 with K1 = 1.2, lengths left out."""
-_TERMS: Final = (
-    "SELECT seq, terms FROM records WHERE tenant_id = %s AND seq = ANY(%s::bigint[]) ORDER BY seq"
-)
+_TERMS: Final = f"SELECT r.seq, r.terms FROM {ASKED} WHERE r.tenant_id = %s ORDER BY r.seq"

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage.postgres import PostgresLog
 from tests.contracts.message_log import ALICE, CANARY, OTHER, draft
@@ -172,8 +173,6 @@ class TestThePlainRole:
         assert not recwarn.list
 
     def test_is_told_when_it_may_not_create_the_tables(self, postgres):
-        from langchain_ctxmgr.errors import StorageError
-
         log = PostgresLog(postgres.url(postgres.app), schema="elsewhere")
         with pytest.raises(StorageError, match=r"run setup\(\) once as a role that may"):
             log.setup()

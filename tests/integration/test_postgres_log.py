@@ -13,7 +13,12 @@ import pytest
 
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.records import Scope
+from langchain_ctxmgr.storage import postgres_search
+from langchain_ctxmgr.storage.placement import entry_of
 from langchain_ctxmgr.storage.postgres import PostgresLog
+from langchain_ctxmgr.storage.postgres_append import append
+from langchain_ctxmgr.storage.postgres_pool import Connection
+from langchain_ctxmgr.storage.postgres_work import COMMIT, Work
 from tests.contracts.message_log import ALICE, BOB, OTHER, draft, ids, talk
 from tests.integration import postgres_restarts
 from tests.postgres_server import own_server
@@ -48,9 +53,6 @@ class HeldOpen:
     """An append stopped just before its commit, until it is let go."""
 
     def __init__(self, log: PostgresLog, scope: Scope, key: str) -> None:
-        from langchain_ctxmgr.storage.placement import entry_of
-        from langchain_ctxmgr.storage.postgres_append import append
-        from langchain_ctxmgr.storage.postgres_work import COMMIT, Work
 
         work = append(scope, [entry_of(draft(key, key))], "ctxmgr")
         stored, self._go_on = threading.Event(), threading.Event()
@@ -143,8 +145,6 @@ class TestFollowingTheLog:
 
 class TestSearchingMany:
     def test_postings_give_what_reading_every_record_gives(self, log, monkeypatch):
-        from langchain_ctxmgr.storage import postgres_search
-
         drafts = [draft(f"m{n}", f"m{n}", terms=(n % 2, n % 5, n % 7, n % 7)) for n in range(60)]
         for scope in (ALICE, BOB, OTHER):
             log.append(scope, drafts)
@@ -159,8 +159,6 @@ class TestSearchingMany:
             assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in expected])
 
     def test_when_too_many_match_those_with_rare_terms_are_scored(self, log, monkeypatch):
-        from langchain_ctxmgr.storage import postgres_search
-
         common = [draft(f"m{n}", f"m{n}", terms=(1, 2)) for n in range(80)]
         log.append(ALICE, [draft("rare", "rare", terms=(1, 3)), *common])
         monkeypatch.setattr(postgres_search, "_READ_WHOLE", 0)
@@ -169,6 +167,58 @@ class TestSearchingMany:
         hits = log.search(ALICE, (1, 3), limit=5)
         assert ids(log.fetch(ALICE, [hits[0].seq])) == ["rare"]
         assert log.search(ALICE, (1, 3), limit=5) == hits
+
+
+class TestPlans:
+    """Rows are found by an index while the planner takes the tables for empty."""
+
+    def plans(self, monkeypatch, ask):
+        """How PostgreSQL runs each statement while `ask` is answered."""
+        told: list[str] = []
+        answers = Connection.answers
+
+        def explained(connection, batch):
+            for text, values in batch[1:]:
+                if text.startswith(("SELECT", "WITH", "DELETE")):
+                    plan = connection.execute(f"EXPLAIN {text}", values, prepare=False)
+                    told.extend(line for (line,) in plan)
+            return answers(connection, batch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "answers", explained)
+            ask()
+        return told
+
+    def test_no_read_goes_through_a_tenants_records(self, log, monkeypatch):
+        records = log.append(ALICE, talk(4))
+        monkeypatch.setattr(postgres_search, "_READ_WHOLE", 0)
+        branch, seqs, tenant = log.branch(ALICE), [r.seq for r in records], Scope(tenant_id="acme")
+        for ask in (
+            lambda: log.branch(ALICE),
+            lambda: log.branch(ALICE, head="m1"),
+            lambda: log.read(branch, newest_first=True, limit=2),
+            lambda: log.read(branch, roles=("human",), limit=2),
+            lambda: log.locate(branch, 20),
+            lambda: log.find(branch, "m2"),
+            lambda: log.fetch(tenant, seqs),
+            lambda: log.turns(tenant, seqs),
+            lambda: log.turns(tenant, seqs, around=2),
+            lambda: log.top(branch, before_slot=9, limit=2),
+            lambda: log.search(tenant, (1, 2), limit=3),
+            lambda: log.pending("acme", seqs[0], 2),
+            lambda: log.last_seq("acme"),
+            lambda: list(log.history(ALICE)),
+        ):
+            plan = self.plans(monkeypatch, ask)
+            scans = [n for n, line in enumerate(plan) if " Scan" in line and " on records" in line]
+            assert scans or any("on postings" in line for line in plan), plan
+            for number in scans:
+                assert "Index" in plan[number], plan
+                found_by = plan[number + 1]
+                assert "Index Cond" in found_by, plan
+                assert "seq" in found_by or "thread" in found_by, plan
+            assert not any("Seq Scan on postings" in line for line in plan), plan
+            assert not any("Join Filter" in line and "seq" in line for line in plan), plan
 
 
 class TestSharing:
@@ -303,8 +353,6 @@ class TestAServerThat:
 
     def test_loses_the_answer_to_a_commit_is_not_told_twice(self, log, monkeypatch):
         """The connection breaks after the commit: the append finds its rows."""
-        from langchain_ctxmgr.storage.postgres_pool import Connection
-        from langchain_ctxmgr.storage.postgres_work import COMMIT
 
         answers, lost = Connection.answers, []
 
