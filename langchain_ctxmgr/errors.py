@@ -32,6 +32,10 @@ class LogError(StorageError):
     """The message log cannot be reached or used as a whole; nothing was recorded."""
 
 
+class ReadOnlyLogError(LogError):
+    """The message log's file is there and cannot be written."""
+
+
 class ShardInUseError(StorageError):
     """Another process owns the Qdrant Edge folder."""
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 from langchain_ctxmgr._plans import Plan, call
-from langchain_ctxmgr.errors import DamagedIndexError, LogError, StorageError
+from langchain_ctxmgr.errors import DamagedIndexError, LogError, ReadOnlyLogError, StorageError
 from langchain_ctxmgr.events import CaughtUp, Degraded, Listener, emit
 from langchain_ctxmgr.memory.breaker import Breakers
 from langchain_ctxmgr.memory.embeddings import (
@@ -83,8 +83,9 @@ class Indexer:
         """Index what the log has of a tenant and the index lacks, up to `limit` records.
 
         One run at a time for each tenant: a second one returns at once, the first takes in
-        what is new. The boundary for the vector store and the embedding model: their
-        failures are events, and what is missing is taken in by a later run.
+        what is new. The boundary for the vector store, the embedding model and a log that
+        cannot be written: their failures are events, and what is missing is taken in by a
+        later run.
         """
         if self._vectors is None or self._runs is None or not self._breakers.vectors.is_closed:
             return _NOTHING
@@ -98,6 +99,10 @@ class Indexer:
                     done = yield from self._run(self._vectors, tenant_id, limit, progress)
                     yield from self._runs.release(tenant_id)
                 self._breakers.vectors.worked()
+            except ReadOnlyLogError as error:
+                event = Degraded(part="log", reason=str(error), fallback="the index as it is")
+                emit(self._listeners, event)
+                return _NOTHING
             except (UnknownSizeError, LogError):
                 return _NOTHING  # told of already by the model, or by whoever needs the log
             except Exception as error:  # noqa: BLE001 - the boundary this docstring names

@@ -8,6 +8,9 @@ or the work is long, it runs in a thread. WAL with `synchronous=NORMAL`: what wa
 acknowledged survives the death of the process; a power cut may lose the last commits,
 never the file.
 
+A file that cannot be written is read as it is, each time on a connection of its own: the
+next call finds it writable again once it is.
+
 SQLite keeps its file locks in the process's memory, so a forked child that finds any of its
 parent's connections believes in locks that it does not hold, and waits for ones that nobody
 will give back. A fork therefore waits for work under way and closes idle connections first.
@@ -32,7 +35,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
-from langchain_ctxmgr.errors import LogError
+from langchain_ctxmgr.errors import LogError, ReadOnlyLogError
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -46,6 +49,8 @@ _IDLE_CONNECTIONS: Final = 8
 _WRITES_IN_PLACE: Final = 128
 """After so many, one write goes to a thread, where copying the WAL back holds up no loop."""
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_UNWRITABLE: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
+"""A read-only folder shows as the first, a read-only file system as the second."""
 _FORK_WAIT_SECONDS: Final = 2.0
 """How long a fork waits for work under way; longer work is left behind in the child."""
 _inherited: list[object] = []
@@ -134,9 +139,18 @@ class Database:
             self._close_idle()
 
     def read(self, work: Work[T]) -> T:
-        """The result of `work` on a connection; waits for a locked file."""
-        with self._connection(self._timeout) as connection:
-            return work(connection)
+        """The result of `work` on a connection; waits for a locked file.
+
+        A file that can be read and not written is read as it is.
+        """
+        try:
+            with self._connection(self._timeout) as connection:
+                return work(connection)
+        except ReadOnlyLogError:
+            with self._as_it_is() as connection:
+                if self._version(connection) < len(MIGRATIONS):
+                    raise
+                return work(connection)
 
     def inspect(self, work: Work[T]) -> T:
         """The result of `work` on the file as it is: it is neither made nor brought up to date.
@@ -144,17 +158,32 @@ class Database:
         Raises:
             StorageError: If it cannot be read, or is not a log of this release.
         """
+        with self._as_it_is() as connection:
+            self._version(connection)
+            return work(connection)
+
+    @contextmanager
+    def _as_it_is(self) -> Generator[sqlite3.Connection, None, None]:
         try:
             with _uses.one(), closing(self._connect_to_read()) as connection:
                 self._check_owner(connection)
-                self._version(connection)
-                return work(connection)
+                yield connection
         except sqlite3.Error as error:
             self._explain(error)
 
     def _connect_to_read(self) -> sqlite3.Connection:
-        seconds = self._timeout.total_seconds()
-        return sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, timeout=seconds)
+        address, seconds = f"{self.path.as_uri()}?mode=ro", self._timeout.total_seconds()
+        connection = sqlite3.connect(address, uri=True, timeout=seconds)
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        except sqlite3.Error as error:
+            connection.close()
+            # Immutable means: look neither for a WAL nor for locks. Only where SQLite may not
+            # make a WAL, and nobody has one, is the file all there is.
+            if not _is_unwritable(error) or Path(f"{self.path}-wal").exists():
+                raise
+            return sqlite3.connect(f"{address}&immutable=1", uri=True)
+        return connection
 
     def write(self, work: Work[T]) -> T:
         """The result of `work` in a transaction of its own; waits its turn."""
@@ -177,7 +206,7 @@ class Database:
             try:
                 with self._connection(timedelta(0)) as connection:
                     return work(connection)
-            except _LockedError:
+            except (_LockedError, ReadOnlyLogError):
                 pass
         return await asyncio.to_thread(self.read, work)
 
@@ -337,9 +366,11 @@ class Database:
         """Raise `error` as a `StorageError` that says how to mend it, if a user can."""
         if _is_busy(error):
             raise self._locked() from error
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        code = _code(error)
         if code in _REMEDIES:
-            raise LogError(f"{self.path}: {error}; {_REMEDIES[code]}") from error
+            is_there = os.path.isfile(self.path)  # noqa: PTH113 - `Path.is_file` may itself raise
+            kind = ReadOnlyLogError if is_there and _is_unwritable(error) else LogError
+            raise kind(f"{self.path}: {error}; {_REMEDIES[code]}") from error
         if self._closed:
             raise LogError(f"the message log {self.path} was closed in use") from error
         raise error
@@ -382,7 +413,7 @@ _REMEDIES: Final = {
     sqlite3.SQLITE_FULL: "nothing was recorded: free disk space and try again",
     sqlite3.SQLITE_CORRUPT: _CORRUPT,
     sqlite3.SQLITE_NOTADB: _CORRUPT,
-    sqlite3.SQLITE_READONLY: "nothing was recorded: make the file and its folder writable",
+    sqlite3.SQLITE_READONLY: "nothing was changed: make the file and its folder writable",
     sqlite3.SQLITE_CANTOPEN: "make sure that its folder exists and is writable",
     sqlite3.SQLITE_IOERR: "check the disk; nothing was recorded",
     sqlite3.SQLITE_PERM: "make the file and its folder writable",
@@ -401,8 +432,16 @@ def _transact(connection: sqlite3.Connection, work: Work[T]) -> T:
     return result
 
 
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
 def _is_busy(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
+    return _code(error) in _BUSY
+
+
+def _is_unwritable(error: sqlite3.Error) -> bool:
+    return _code(error) in _UNWRITABLE
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> Any:
