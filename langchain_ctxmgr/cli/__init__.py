@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from hashlib import sha256
@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from typer.core import TyperGroup
 
 from langchain_ctxmgr.cli import output
+from langchain_ctxmgr.cli.servers import Servers, servers
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -108,7 +109,21 @@ _FOLDER = "folder"
 
 
 @app.callback()
-def _start() -> None:  # pyright: ignore[reportUnusedFunction] - typer calls it
+def _start(  # pyright: ignore[reportUnusedFunction] - typer calls it
+    log: Annotated[
+        str | None,
+        typer.Option(envvar="CTXMGR_LOG", help="postgresql://…; else the log in --data."),
+    ] = None,
+    vectors: Annotated[
+        str | None,
+        typer.Option(envvar="CTXMGR_VECTORS", help="http(s)://… of Qdrant; else those in --data."),
+    ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(envvar="CTXMGR_CACHE", help="redis://…; else inside the process."),
+    ] = None,
+) -> None:
+    servers.set(Servers(log, vectors, cache))
     for stream in (sys.stdout, sys.stderr):
         reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -338,12 +353,13 @@ def doctor(
     """Say what works, what is degraded and how to mend it."""
     from langchain_ctxmgr.budget.vocabulary import download_vocabulary, has_vocabulary
     from langchain_ctxmgr.cli.checks import State, examine
+    from langchain_ctxmgr.cli.servers import examine_servers
 
     if download:
         for name in ("o200k_base", "cl100k_base"):
             if not has_vocabulary(name):
                 download_vocabulary(name)
-    checks = list(examine(data))
+    checks = [*examine(data), *examine_servers(servers.get())]
     if as_json:
         output.print_json([output.check_json(check) for check in checks])
     else:
@@ -381,17 +397,31 @@ def _opened(
             told.add(event.part)
             typer.echo(f"note: {event.part}: {event.reason}; {event.fallback}", err=True)
 
-    with ContextManager.open(
-        data, model=model, embeddings=embeddings, listeners=(tell,)
-    ) as manager:
-        yield manager
+    named = servers.get()
+    with ExitStack() as stack:
+        if named.log is None and named.vectors is None:
+            manager = ContextManager.open(
+                data, model=model, embeddings=embeddings, cache=named.cache, listeners=(tell,)
+            )
+        else:
+            from langchain_ctxmgr.folder import log_in
+
+            manager = ContextManager(
+                log=named.log or stack.enter_context(log_in(data or _DATA_DEFAULT)),
+                vectors=named.vectors,
+                cache=named.cache,
+                model=model,
+                embeddings=embeddings,
+                listeners=(tell,),
+            )
+        yield stack.enter_context(manager)
 
 
 def _existing(data: Path) -> Path:
     """`data`, where something was recorded: looking must not make an empty folder."""
     from langchain_ctxmgr.folder import LOG_FILE
 
-    if not (data / LOG_FILE).is_file():
+    if servers.get().log is None and not (data / LOG_FILE).is_file():
         raise ValueError(f"nothing is recorded in {data}; --data names the folder")
     return data
 

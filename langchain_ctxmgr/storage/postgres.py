@@ -42,7 +42,7 @@ from langchain_ctxmgr.storage.message_log import (
 )
 from langchain_ctxmgr.storage.placement import entry_of, is_light
 from langchain_ctxmgr.storage.postgres_append import append
-from langchain_ctxmgr.storage.postgres_database import Database
+from langchain_ctxmgr.storage.postgres_database import Database, Inspected
 from langchain_ctxmgr.storage.postgres_search import search
 from langchain_ctxmgr.storage.postgres_work import Work
 
@@ -112,6 +112,14 @@ class PostgresLog:
     def setup(self) -> None:
         """Create or update the tables; also done on first use."""
         self._database.setup()
+
+    def inspect(self) -> Inspected:
+        """What is there, without making anything.
+
+        Raises:
+            LogError: If the server cannot be reached, or its tables are newer than this release.
+        """
+        return self._database.inspect()
 
     async def asetup(self) -> None:
         """`setup` without blocking the event loop."""

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import Any, Final, LiteralString, TypeVar
+from typing import Any, Final, LiteralString, NamedTuple, TypeVar
 
 import psycopg
 from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
@@ -25,7 +25,7 @@ from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 from langchain_ctxmgr.errors import LogError
 from langchain_ctxmgr.storage.postgres_errors import Attempts, Server
 from langchain_ctxmgr.storage.postgres_pool import AsyncConnection, AsyncPool, Connection, Pool
-from langchain_ctxmgr.storage.postgres_schema import migrate
+from langchain_ctxmgr.storage.postgres_schema import MIGRATIONS, migrate, schema_version
 from langchain_ctxmgr.storage.postgres_work import Row, Work
 
 T = TypeVar("T")
@@ -50,6 +50,15 @@ _GREETING: Final = (
 )
 _inherited: list[object] = []
 """Pools a forked child found: never used, never closed, which would harm the parent's."""
+
+
+class Inspected(NamedTuple):
+    """What a look at the database found."""
+
+    version: str
+    """The server's."""
+    is_current: bool
+    """Whether the tables are those of this release; otherwise first use makes them."""
 
 
 class Database:
@@ -84,6 +93,17 @@ class Database:
                     self._ready = True
                 except psycopg.Error as error:
                     time.sleep(attempts.pause_after(error))
+
+    def inspect(self) -> Inspected:
+        """What is there, without making anything."""
+        self._check_process()
+        try:
+            with self.apart() as connection:
+                applied = schema_version(connection, self._schema, self.server.name)
+                version = str(connection.info.parameter_status("server_version"))
+        except psycopg.Error as error:
+            raise self.server.explain(error) from error
+        return Inspected(version, applied == len(MIGRATIONS))
 
     def close(self) -> None:
         """Close every connection. May be called again."""

@@ -32,14 +32,14 @@ def migrate(connection: psycopg.Connection[Row], schema: str, name: str) -> None
     Raises:
         StorageError: If they are newer than this release, or the role may not create them.
     """
-    if _version(connection, schema, name) == len(MIGRATIONS):
+    if schema_version(connection, schema, name) == len(MIGRATIONS):
         return
     try:
         with connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             if connection.execute(_HAS_SCHEMA, (schema,)).fetchone() is None:
                 connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
-            _apply(connection, _version(connection, schema, name))
+            _apply(connection, schema_version(connection, schema, name))
     except psycopg.errors.InsufficientPrivilege as error:
         raise StorageError(
             f"{name}: the tables in schema {schema!r} are missing or old and this role may not "
@@ -48,7 +48,12 @@ def migrate(connection: psycopg.Connection[Row], schema: str, name: str) -> None
         ) from error
 
 
-def _version(connection: psycopg.Connection[Row], schema: str, name: str) -> int:
+def schema_version(connection: psycopg.Connection[Row], schema: str, name: str) -> int:
+    """The number of migrations that were applied; 0 where there are no tables.
+
+    Raises:
+        StorageError: If they are newer than this release.
+    """
     table = sql.Identifier(schema, "migrations").as_string(connection)
     row = connection.execute(_HAS_MIGRATIONS, (table,)).fetchone()
     if row is None or not row[0]:

@@ -152,6 +152,14 @@ class QdrantVectorStore:
         """
         run(self._shared.opened())
 
+    def check_server(self) -> str:
+        """The server's version; nothing is made there.
+
+        Raises:
+            StorageError: If the server cannot be used, or is too old.
+        """
+        return run(self._shared.check_server())
+
     def upsert(self, points: Sequence[Point]) -> None:
         """Store `points`, replacing those with the same id. All are checked first.
 

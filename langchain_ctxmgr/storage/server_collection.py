@@ -118,7 +118,7 @@ class SharedCollection:
         """
         self.refuse_closed()
         if self._found is None:
-            yield from self._check_server()
+            yield from self.check_server()
             self._found = yield from self._find()
         return self._found.identity
 
@@ -143,8 +143,12 @@ class SharedCollection:
         self.refuse_closed()
         return (yield from call(self._connection.send, Request(what, method, arguments)))
 
-    def _check_server(self) -> Plan[None]:
-        """Refuse a server that would mix tenants' words, and warn once of other troubles."""
+    def check_server(self) -> Plan[str]:
+        """The server's version, warning once of troubles that can be lived with.
+
+        Raises:
+            StorageError: If it cannot be used, or would mix the tenants' words.
+        """
         url = self._connection.url
         info = yield from self._ask("ask for the version", "info")
         served = _release(info.version)
@@ -155,7 +159,7 @@ class SharedCollection:
                 "newer, which keeps the term statistics of tenants apart"
             )
         if self._is_warned:
-            return
+            return info.version
         self._is_warned = True
         installed = version("qdrant-client")
         ours = _release(installed)
@@ -167,6 +171,7 @@ class SharedCollection:
             )
         if self._connection.sends_key_in_clear:
             warnings.warn(f"the API key goes to {url} unencrypted; use https", stacklevel=2)
+        return info.version
 
     def _find(self) -> Plan[_Found]:
         name, dense = self._name, self.dense
