@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, ExitStack
 from typing import NamedTuple
 
 from langchain_ctxmgr.memory.embeddings import Embedder
-from langchain_ctxmgr.storage.cache import Cache, cache_from
+from langchain_ctxmgr.storage.cache import Cache, MemoryCache
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.storage.vectors import VectorStore
 
@@ -100,3 +100,26 @@ def _vectors_from(spec: VectorStore | str | None, embedder: Embedder | None) -> 
     from langchain_ctxmgr.storage.server import QdrantVectorStore
 
     return QdrantVectorStore.from_url(spec, dense=None if embedder is None else embedder.dense)
+
+
+def cache_from(spec: Cache | str | None) -> Cache:
+    """The cache that `spec` names; None: one inside this process.
+
+    Args:
+        spec: A `Cache`, or the URL of a Redis: `redis://`, `rediss://` (TLS), `unix://`.
+
+    Raises:
+        ValueError: If `spec` is a URL that cannot be read.
+        ImportError: If the package for it is missing; the message names the extra.
+    """
+    if spec is None:
+        return MemoryCache()
+    if not isinstance(spec, str):
+        return spec
+    try:
+        from langchain_ctxmgr.storage.redis_cache import RedisCache
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "a cache in Redis needs redis: pip install 'langchain-ctxmgr[redis]'"
+        ) from error
+    return RedisCache(spec)

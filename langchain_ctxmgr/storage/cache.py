@@ -230,26 +230,3 @@ def _is_within(scope: Scope, wider: Scope) -> bool:
         and wider.thread_id in {None, scope.thread_id}
         and wider.user_id in {None, scope.user_id}
     )
-
-
-def cache_from(spec: Cache | str | None) -> Cache:
-    """The cache that `spec` names; None: one inside this process.
-
-    Args:
-        spec: A `Cache`, or the URL of a Redis: `redis://`, `rediss://` (TLS), `unix://`.
-
-    Raises:
-        ValueError: If `spec` is a URL that cannot be read.
-        ImportError: If the package for it is missing; the message names the extra.
-    """
-    if spec is None:
-        return MemoryCache()
-    if not isinstance(spec, str):
-        return spec
-    try:
-        from langchain_ctxmgr.storage.redis_cache import RedisCache
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "a cache in Redis needs redis: pip install 'langchain-ctxmgr[redis]'"
-        ) from error
-    return RedisCache(spec)

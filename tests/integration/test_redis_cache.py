@@ -17,7 +17,8 @@ from langchain_ctxmgr import ContextManager, Scope
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import Degraded, Event
 from langchain_ctxmgr.memory import breaker
-from langchain_ctxmgr.storage.cache import MAX_TTL, MemoryCache, cache_from
+from langchain_ctxmgr.parts import cache_from
+from langchain_ctxmgr.storage.cache import MAX_TTL, MemoryCache
 from langchain_ctxmgr.storage.redis_cache import RedisCache
 from tests.services import OwnRedis, free_port
 
@@ -124,7 +125,7 @@ class TestConstruction:
     def test_redis_is_imported_by_who_asks_for_it(self):
         code = (
             "import sys; import langchain_ctxmgr.manager;"
-            "from langchain_ctxmgr.storage.cache import cache_from; cache_from(None);"
+            "from langchain_ctxmgr.parts import cache_from; cache_from(None);"
             "assert 'redis' not in sys.modules; cache_from('unix:///x'); assert 'redis' in sys.modules"
         )
         subprocess.run([sys.executable, "-c", code], check=True)
