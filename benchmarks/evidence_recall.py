@@ -32,7 +32,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -44,7 +44,8 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from langchain_ctxmgr import ContextManager, Scope
 from langchain_ctxmgr.analysis import sentences, terms
-from langchain_ctxmgr.memory.embeddings import embeddings_from
+from langchain_ctxmgr.memory.embeddings import Embedder, embeddings_from
+from langchain_ctxmgr.memory.local import Encoded, TurnEmbeddings
 
 BUDGETS = (500, 1_000, 2_000, 4_000)
 MESSAGE_TOKENS = 3
@@ -113,6 +114,44 @@ class Remembered(Embeddings):
             self.vectors[text] = self.inner.embed_query(text)
             self.seconds += time.perf_counter() - started
         return self.vectors[text]
+
+
+class RememberedTurns(Remembered):
+    """The same of a model that reads turns in their context and gives token vectors."""
+
+    def __init__(self, model: TurnEmbeddings, name: str) -> None:
+        super().__init__(cast("Embeddings", model), name)
+        self._turns = model
+        self._questions: dict[str, Encoded] = {}
+
+    def embed_turns(self, turns: Sequence[tuple[str, str]]) -> list[Encoded]:
+        """What the model makes of turns."""
+        started = time.perf_counter()
+        encoded = self._turns.embed_turns(turns)
+        self.seconds += time.perf_counter() - started
+        return encoded
+
+    def embed_question(self, question: str) -> Encoded:
+        """What the model makes of a question."""
+        if question not in self._questions:
+            started = time.perf_counter()
+            self._questions[question] = self._turns.embed_question(question)
+            self.seconds += time.perf_counter() - started
+        return self._questions[question]
+
+    async def aembed_turns(self, turns: Sequence[tuple[str, str]]) -> list[Encoded]:
+        """`embed_turns`, in place."""
+        return self.embed_turns(turns)
+
+    async def aembed_question(self, question: str) -> Encoded:
+        """`embed_question`, in place."""
+        return self.embed_question(question)
+
+
+def remembered(embedder: Embedder) -> Remembered:
+    """Its model, asked once."""
+    kind = RememberedTurns if isinstance(embedder.model, TurnEmbeddings) else Remembered
+    return kind(embedder.model, embedder.name)  # pyright: ignore[reportArgumentType]
 
 
 class Tokens:
@@ -419,7 +458,7 @@ def main() -> None:
         sys.exit(f"no conversations (*.jsonl) in {arguments.data}; name their folder with --data")
     spec = None if arguments.keyword_only else arguments.embeddings or local_model()
     embedder = embeddings_from(spec)
-    embeddings = Remembered(embedder.model, embedder.name) if embedder else None
+    embeddings = remembered(embedder) if embedder else None
     results: list[dict[str, Any]] = []
     for path in files:
         lines = path.read_text(encoding="utf-8").splitlines()

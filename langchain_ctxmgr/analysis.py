@@ -13,9 +13,10 @@ import json
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntFlag
 from functools import lru_cache
+from itertools import pairwise
 from threading import Lock
 from typing import Any, cast
 
@@ -37,6 +38,8 @@ BM25_K1 = 1.2
 BM25_B = 0.75
 """BM25's usual constants. Source: Robertson and Zaragoza 2009, section 3.4."""
 _TERM_ID_BITS = 0x7FFF_FFFF
+_PAIR_SPREAD = 0x9E37_79B1
+"""2^32 over the golden ratio: ids of pairs spread evenly (Knuth, TAOCP 3, section 6.4)."""
 _CACHED_WORDS = 65_536
 
 # --- the text of a message -----------------------------------------------------------
@@ -224,6 +227,12 @@ def terms(text: str) -> tuple[int, ...]:
     `user_id` gives itself and its parts; unspaced scripts give character pairs.
     """
     return tuple(map(_term_id, words(text)))
+
+
+def pair_ids(found: Sequence[int]) -> list[int]:
+    """Each two adjacent `terms` as one id, each pair once: a phrase says more than its words."""
+    pairs = dict.fromkeys(pairwise(found))
+    return list(dict.fromkeys((one * _PAIR_SPREAD + two) & _TERM_ID_BITS for one, two in pairs))
 
 
 def words(text: str) -> list[str]:

@@ -264,8 +264,6 @@ class Collection:
             shard.update(edge.UpdateOperation.upsert_points(points))
 
     def scroll(self, asked):
-        assert asked.with_payload
-        assert asked.with_vector
         records = []
         for shard in self.picked(asked.shard_key):
             found, _ = shard.scroll(
@@ -273,8 +271,8 @@ class Collection:
                     offset=asked.offset,
                     limit=asked.limit,
                     filter=self.filter(asked.filter),
-                    with_payload=True,
-                    with_vector=True,
+                    with_payload=asked.with_payload,
+                    with_vector=asked.with_vector,
                 )
             )
             records += found
@@ -309,6 +307,9 @@ class Collection:
     def filter(self, asked):
         conditions = []
         for each in asked.must:
+            if isinstance(each, models.HasIdCondition):
+                conditions.append(edge.HasIdCondition(set(each.has_id)))
+                continue
             if each.key not in self.indexes:
                 raise RefusalError(
                     400, f'Bad request: Index required but not found for "{each.key}" (strict mode)'

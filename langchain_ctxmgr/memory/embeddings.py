@@ -11,21 +11,19 @@ from collections.abc import Sequence
 from datetime import timedelta
 from hashlib import sha256
 from math import isfinite
-from typing import Any, cast
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
+from numpy.typing import NDArray
 
 from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.errors import StorageError
-from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.memory.breaker import Breaker
 from langchain_ctxmgr.memory.cached import Cached
+from langchain_ctxmgr.memory.local import Encoded, LocalEmbeddings, Tokens, TurnEmbeddings
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage.vectors import DenseVectors
 
-BATCH_TEXTS = 32
-"""Texts encoded together; larger batches are slower on a processor, padding grows."""
 QUESTION_TTL = timedelta(hours=1)
 """How long a question's vector is kept: a tool loop or a second try asks it again within
 minutes."""
@@ -33,6 +31,8 @@ minutes."""
 _LOCAL = "sentence-transformers"
 _OPENAI = "openai"
 _PROBE = "size"
+_IN_CONTEXT = " in context"
+"""Tells vectors of turns read in their context from those of the turns alone."""
 _SECRETS = ("key", "token", "secret", "password", "credential", "auth")
 _NAME_FIELDS = ("model", "model_name", "model_id", "repo_id", "deployment")
 
@@ -70,7 +70,9 @@ class Embedder:
                 f"the embedding model {self.name!r} has not answered yet, so the size of its "
                 "vectors is unknown"
             )
-        return DenseVectors(name=self.name, size=self._size)
+        is_in_context = isinstance(self.model, TurnEmbeddings)
+        name = f"{self.name}{_IN_CONTEXT}" if is_in_context else self.name
+        return DenseVectors(name=name, size=self._size)
 
     def learn(self, *, anew: bool = False) -> Plan[None]:
         """Ask the model for the size of its vectors, once unless `anew`."""
@@ -103,25 +105,49 @@ class QuestionVectors:
         self._embedder = embedder
         self._cached = cached
 
-    def vector(self, scope: Scope, question: str, dense: DenseVectors | None) -> Plan[list[float]]:
-        """The vector of `question`, in 32-bit precision whether it was kept or not.
+    def encoded(self, scope: Scope, question: str, dense: DenseVectors | None) -> Plan[Encoded]:
+        """What the model makes of `question`, in 32-bit precision whether it was kept or not.
 
         Raises:
             ValueError: If the model's answer cannot be searched; the model's own errors pass.
         """
 
         def ask() -> Plan[bytes]:
-            answer = yield from call(self._embedder.model.embed_query, question)
+            model = self._embedder.model
+            if isinstance(model, TurnEmbeddings):
+                answer = yield from call(model.embed_question, question)
+            else:
+                answer = Encoded((yield from call(model.embed_query, question)), None)
             with np.errstate(over="ignore"):
-                vector = np.asarray(answer, dtype="<f4")
+                vector = np.asarray(answer.vector, dtype="<f4")
             check_vectors([vector.tolist()], count=1, dense=dense)
-            return vector.tobytes()
+            return _to_bytes(vector, answer.tokens)
 
         size = 0 if dense is None else dense.size
-        told = f"{self._embedder.name}\0{size}\0{question}"
+        name = self._embedder.name if dense is None else dense.name
+        told = f"{name}\0{size}\0{question}"
         key = f"question/{sha256(told.encode()).hexdigest()}"
-        kept = yield from self._cached.value(scope, key, ask, ttl=QUESTION_TTL)
-        return np.frombuffer(kept, dtype="<f4").tolist()
+        return _of_bytes((yield from self._cached.value(scope, key, ask, ttl=QUESTION_TTL)))
+
+
+def _to_bytes(vector: NDArray[np.float32], tokens: Tokens | None) -> bytes:
+    """The vector with its size ahead, then the tokens' spans and vectors."""
+    parts = [np.array([len(vector)], dtype="<f4"), vector]
+    if tokens is not None:
+        rows = np.hstack([np.array(tokens.spans, dtype="<f4"), tokens.vectors.astype("<f4")])
+        parts.append(rows.ravel())
+    return np.concatenate(parts).tobytes()
+
+
+def _of_bytes(kept: bytes) -> Encoded:
+    """As `_to_bytes` wrote it."""
+    numbers = np.frombuffer(kept, dtype="<f4")
+    size = int(numbers[0])
+    vector, rows = numbers[1 : 1 + size], numbers[1 + size :].reshape(-1, 2 + size)
+    if not len(rows):
+        return Encoded(vector.tolist(), None)
+    spans = [(int(start), int(end)) for start, end in rows[:, :2]]
+    return Encoded(vector.tolist(), Tokens(spans, rows[:, 2:]))
 
 
 def check_vectors(
@@ -209,46 +235,3 @@ def _name_of(model: Embeddings) -> str:
 def _is_private(field: str) -> bool:
     """Whether a setting is not for a name: internal, or a secret."""
     return field.startswith("_") or any(word in field.lower() for word in _SECRETS)
-
-
-class LocalEmbeddings(Embeddings):
-    """A sentence-transformers model on this machine, one processor thread.
-
-    Args:
-        name: Name on the Hugging Face hub, or path of a folder.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.model = name
-        self._loading = ForkableLock()
-        self._encoder: Any = None
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Vectors of length 1 for `texts`, encoded in batches of like length."""
-        return self._encode("encode_document", texts)
-
-    def embed_query(self, text: str) -> list[float]:
-        """The vector of a question."""
-        return self._encode("encode_query", [text])[0]
-
-    def _encode(self, method: str, texts: list[str]) -> list[list[float]]:
-        encode = getattr(self._loaded(), method)
-        vectors = encode(
-            texts, batch_size=BATCH_TEXTS, normalize_embeddings=True, show_progress_bar=False
-        )
-        return cast("list[list[float]]", vectors.tolist())
-
-    def _loaded(self) -> Any:
-        with self._loading:
-            if self._encoder is None:
-                try:
-                    import torch
-                    from sentence_transformers import SentenceTransformer
-                except ImportError as error:
-                    raise ImportError(
-                        f"'{_LOCAL}:{self.model}' needs sentence-transformers: "
-                        "pip install 'langchain-ctxmgr[local]'"
-                    ) from error
-                torch.set_num_threads(1)
-                self._encoder = SentenceTransformer(self.model)
-            return self._encoder

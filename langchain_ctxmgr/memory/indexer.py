@@ -12,7 +12,7 @@ goes from every index whichever process erased it and whatever became of that pr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -27,8 +27,11 @@ from langchain_ctxmgr.memory.embeddings import (
     learn_size,
 )
 from langchain_ctxmgr.memory.index_runs import PATIENCE, IndexRuns
-from langchain_ctxmgr.memory.points import document_text, point_of
-from langchain_ctxmgr.records import Scope
+from langchain_ctxmgr.memory.late import codes_of
+from langchain_ctxmgr.memory.local import Encoded, TurnEmbeddings
+from langchain_ctxmgr.memory.points import Embedding, document_text, point_of
+from langchain_ctxmgr.memory.said_before import said_before
+from langchain_ctxmgr.records import LogRecord, Scope
 from langchain_ctxmgr.storage.message_log import Erasure, IndexMarks, MessageLog, tenant_of
 from langchain_ctxmgr.storage.vectors import DENSE, VectorStore
 
@@ -366,10 +369,9 @@ class Indexer:
         if found.damaged:
             reason = f"records {list(found.damaged)} of {run.tenant_id!r} are damaged: verify says"
             emit(self._listeners, Degraded(part="log", reason=reason, fallback="the other records"))
-        embeddings: list[list[float]] | None = None
+        embeddings: list[Embedding] | None = None
         if embed and found.entries:
-            texts = [document_text(entry.record) for entry in found.entries]
-            embeddings = yield from self._embed(texts, run)
+            embeddings = yield from self._embed([entry.record for entry in found.entries], run)
         now = yield from self._followed(run, marks)
         if now.erasure_id != marks.erasure_id:
             return _Step(marks=now, records=0, is_last=False)
@@ -389,12 +391,21 @@ class Indexer:
         )
         return _Step(marks=now, records=len(points), is_last=found.until_seq == after_seq)
 
-    def _embed(self, texts: list[str], run: _Run) -> Plan[list[list[float]] | None]:
-        """Their vectors; None when the model is down, unless the run is strict."""
+    def _embed(self, records: Sequence[LogRecord], run: _Run) -> Plan[list[Embedding] | None]:
+        """What the model makes of them; None when it is down, unless the run is strict."""
         if self._embedder is None:
             return None
+        model, texts = self._embedder.model, [document_text(record) for record in records]
+        in_context = isinstance(model, TurnEmbeddings)
+        before = (yield from said_before(self._log, run.tenant_id, records)) if in_context else []
         try:
-            vectors = yield from call(self._embedder.model.embed_documents, texts)
+            if isinstance(model, TurnEmbeddings):
+                turns = list(zip(before, texts, strict=True))
+                encoded = yield from call(model.embed_turns, turns)
+            else:
+                vectors = yield from call(model.embed_documents, texts)
+                encoded = [Encoded(vector, None) for vector in vectors]
+            vectors = [each.vector for each in encoded]
             check_vectors(vectors, count=len(texts), dense=run.vectors.dense)
         except Exception as error:
             if run.strict:
@@ -402,7 +413,10 @@ class Indexer:
             self._breakers.embeddings.failed(error)
             return None
         self._breakers.embeddings.worked()
-        return vectors
+        return [
+            Embedding(each.vector, codes_of(text, each.tokens) if each.tokens else "")
+            for text, each in zip(texts, encoded, strict=True)
+        ]
 
 
 _ALL_TENANTS = "\0"

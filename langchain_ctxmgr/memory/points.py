@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from langchain_ctxmgr.analysis import BM25_B, BM25_K1, message_text
+from langchain_ctxmgr.analysis import BM25_B, BM25_K1, message_text, pair_ids
 from langchain_ctxmgr.records import LogRecord
 from langchain_ctxmgr.storage.message_log import IndexEntry
-from langchain_ctxmgr.storage.vectors import BM25, DENSE, TERMS, Point, SparseVector
+from langchain_ctxmgr.storage.vectors import BM25, CODES, DENSE, PAIRS, TERMS, Point, SparseVector
 
 TIE_BREAK: Final = 1e-3
 GOLDEN_RATIO: Final = 0.6180339887498949
@@ -20,6 +20,14 @@ stored weight, and recall barely depends on it (16 to 64 are alike)."""
 _SIDES: Final = {"human": "User", "ai": "Assistant"}
 
 
+class Embedding(NamedTuple):
+    """What an embedding model made of a record."""
+
+    vector: Sequence[float]
+    codes: str = ""
+    """Of its tokens' vectors (`late`); empty where the model does not tell."""
+
+
 def document_text(record: LogRecord) -> str:
     """The text an embedding is made of: speaker and words, since both are asked for."""
     said = message_text(record.message)
@@ -27,7 +35,7 @@ def document_text(record: LogRecord) -> str:
 
 
 def keyword_vectors(terms: Sequence[int], seq: int) -> dict[str, SparseVector]:
-    """The BM25 and presence vectors of a text with these `terms`.
+    """The vectors of a text with these `terms`: BM25, which there are, which stand together.
 
     Weights differ by up to a thousandth from record to record. Presence alone would make
     thousands of exact ties, and which of them an index returns would be its own choice,
@@ -38,14 +46,16 @@ def keyword_vectors(terms: Sequence[int], seq: int) -> dict[str, SparseVector]:
     counts = Counter(terms)
     length = BM25_K1 * (1 - BM25_B + BM25_B * len(terms) / AVERAGE_TERMS)
     own = 1.0 + TIE_BREAK * (seq * GOLDEN_RATIO % 1.0)
+    pairs = pair_ids(terms)
     weights = [own * count * (BM25_K1 + 1) / (count + length) for count in counts.values()]
     return {
         BM25: SparseVector(list(counts), weights),
         TERMS: SparseVector(list(counts), [own] * len(counts)),
+        PAIRS: SparseVector(pairs, [own] * len(pairs)),
     }
 
 
-def point_of(entry: IndexEntry, embedding: Sequence[float] | None) -> Point:
+def point_of(entry: IndexEntry, embedding: Embedding | None) -> Point:
     """The point of a record; without an embedding it is found by its words alone."""
     record = entry.record
     return Point(
@@ -59,7 +69,8 @@ def point_of(entry: IndexEntry, embedding: Sequence[float] | None) -> Point:
             "slot": record.slot,
             "branch": record.branch,
             "at": record.at,
+            CODES: (embedding and embedding.codes) or None,
         },
         sparse=keyword_vectors(entry.terms, record.seq),
-        dense={} if embedding is None else {DENSE: embedding},
+        dense={} if embedding is None else {DENSE: embedding.vector},
     )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from difflib import SequenceMatcher
 
-from langchain_ctxmgr.analysis import terms
+from langchain_ctxmgr.analysis import pair_ids, terms
 from langchain_ctxmgr.memory.dates import Period, periods
 
 GENERIC_NAMES = frozenset(
@@ -99,6 +99,8 @@ class Question:
     """The topic, to be embedded: without names, talk about talk and the answer's form."""
     terms: tuple[int, ...]
     """The topic's words, each once."""
+    pairs: tuple[int, ...]
+    """Its adjacent words, each two once."""
     speakers: frozenset[str]
     """Participants that are named."""
     periods: tuple[Period, ...]
@@ -121,11 +123,13 @@ def read_question(
     text = _read_part(text)
     topic = _TALK.sub(" ", _FORMAT.sub(" ", text))
     topic, named = _without_names(topic, participants)
-    if not terms(topic):
-        topic = text
+    found = terms(topic)
+    if not found:
+        topic, found = text, terms(text)
     return Question(
         text=_LOOSE.sub("", " ".join(topic.split())),
-        terms=tuple(dict.fromkeys(terms(topic))),
+        terms=tuple(dict.fromkeys(found)),
+        pairs=tuple(pair_ids(found)),
         speakers=named,
         periods=periods(text, asked_at, said_until),
         is_list=_LIST.search(text) is not None,

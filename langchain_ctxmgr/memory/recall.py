@@ -28,9 +28,11 @@ from langchain_ctxmgr.memory.embeddings import (
     UnknownSizeError,
     learn_size,
 )
+from langchain_ctxmgr.memory.late import similarity, token_weights
+from langchain_ctxmgr.memory.local import Tokens
 from langchain_ctxmgr.memory.packing import Considered, Packing
 from langchain_ctxmgr.memory.query import Question, read_question
-from langchain_ctxmgr.memory.scoring import NEIGHBOURS, Arms, Scored, score
+from langchain_ctxmgr.memory.scoring import LATE, NEIGHBOURS, Arms, Scored, score
 from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.records import Branch, Memory, Scope, Turn
 from langchain_ctxmgr.storage.cache import MemoryCache
@@ -38,6 +40,7 @@ from langchain_ctxmgr.storage.message_log import MessageLog, TermHit, tenant_of
 from langchain_ctxmgr.storage.vectors import (
     BM25,
     DENSE,
+    PAIRS,
     TERMS,
     Hit,
     SparseVector,
@@ -52,6 +55,10 @@ NEAR_BEST = 96
 word with the question, while the turn before it does."""
 TAIL_LIMIT = 256
 """Candidates from what the index does not hold yet."""
+LATE_LIMIT = 512
+"""Candidates that late interaction weighs, those first in any arm: 6 ms of work."""
+MAX_WEIGHED = 32
+"""Words of a question whose rarity is looked up."""
 DATED_LIMIT = 128
 """Further candidates from each period that the question names."""
 PAGE = 32
@@ -105,6 +112,14 @@ class _Hits:
 
     def seqs(self) -> list[int]:
         return sorted({seq for scores in self.arms.values() for seq in scores})
+
+    def foremost(self, limit: int) -> list[int]:
+        """The `limit` candidates that come first in any of the arms."""
+        place: dict[int, int] = {}
+        for scores in self.arms.values():
+            for rank, seq in enumerate(sorted(scores, key=lambda seq: (-scores[seq], seq))):
+                place[seq] = min(rank, place.get(seq, rank))
+        return nsmallest(limit, place, key=lambda seq: (place[seq], seq))
 
     def best(self) -> list[int]:
         """The best hits of each leading arm."""
@@ -192,11 +207,13 @@ class Recall:
         named = read_as(participants=people)
         if named.terms != read.terms:
             hits = yield from self._keyword_hits(scope, named, before_slot)
-        yield from self._dense_hits(hits, scope, named, before_slot)
+        tokens = yield from self._dense_hits(hits, scope, named, before_slot)
         near = yield from call(self._log.turns, scope, hits.best(), around=NEIGHBOURS)
         seen = yield from self._turns(scope, hits.seqs(), seen)
         seen.update((turn.seq, turn) for turn in near)
         turns = _in_view(seen.values(), branch, before_slot, shown)
+        if tokens is not None:
+            yield from self._late_hits(hits, scope, named, tokens)
         if not turns:
             return Recalled(memories=(), block="", tokens=0, carried={}, considered=())
         scored = score(named, turns, _arms(turns, hits), priced=max_tokens is not None)
@@ -221,6 +238,9 @@ class Recall:
             for bounds in _bounds(read)
             for arm in _KEYWORD_ARMS
         ]
+        if read.pairs:
+            pairs = SparseVector(read.pairs, [1.0] * len(read.pairs))
+            queries.append(VectorQuery(PAIRS, pairs, ARM_LIMIT))
         # The watermark first: what is indexed between the two is then found twice, not never.
         after_seq = yield from self._indexed_until(scope)
         found = yield from self._query(scope, queries, before_slot)
@@ -240,22 +260,56 @@ class Recall:
 
     def _dense_hits(
         self, hits: _Hits, scope: Scope, read: Question, before_slot: int | None
-    ) -> Plan[None]:
-        """Add the dense arm. The boundary for the embedding model: without it, keywords."""
+    ) -> Plan[Tokens | None]:
+        """Add the dense arm; the question's tokens, where the model tells.
+
+        The boundary for the embedding model: without it, keywords.
+        """
         if self._questions is None or self._vectors is None:
-            return
+            return None
         if not (self._encoder.is_closed and self._store.is_closed):
-            return
+            return None
         try:
-            vector = yield from self._questions.vector(scope, read.text, self._vectors.dense)
+            encoded = yield from self._questions.encoded(scope, read.text, self._vectors.dense)
         except Exception as error:  # noqa: BLE001 - any model may be behind it
             self._encoder.failed(error)
-            return
+            return None
         self._encoder.worked()
-        queries = [VectorQuery(DENSE, vector, ARM_LIMIT)]
-        queries += [VectorQuery(DENSE, vector, DATED_LIMIT, *bounds) for bounds in _bounds(read)]
-        for answer in (yield from self._query(scope, queries, before_slot)) or []:
+        bounds = _bounds(read)
+        queries = [VectorQuery(DENSE, encoded.vector, ARM_LIMIT)]
+        queries += [VectorQuery(DENSE, encoded.vector, DATED_LIMIT, *each) for each in bounds]
+        found = yield from self._query(scope, queries, before_slot)
+        for answer in found or []:
             hits.add(DENSE, answer)
+        return encoded.tokens if found else None
+
+    def _late_hits(self, hits: _Hits, scope: Scope, read: Question, tokens: Tokens) -> Plan[None]:
+        """Add late interaction for the candidates that other arms put first."""
+        codes = yield from self._codes(scope, hits.foremost(LATE_LIMIT))
+        words = [VectorQuery(TERMS, SparseVector([term], [1.0]), 1) for term in read.terms]
+        rarest = yield from self._query(scope, words[:MAX_WEIGHED], None)
+        if not codes or rarest is None:
+            return
+        rarity = {
+            term: answer[0].score
+            for term, answer in zip(read.terms, rarest, strict=False)
+            if answer
+        }
+        weights = token_weights(read.text, tokens.spans, rarity)
+        similar = similarity(list(codes.values()), tokens.vectors, weights).tolist()
+        hits.add(LATE, [Hit(seq, score) for seq, score in zip(codes, similar, strict=True)])
+
+    def _codes(self, scope: Scope, seqs: Sequence[int]) -> Plan[dict[int, str]]:
+        """What the index keeps of these turns for late interaction; nothing while it is down."""
+        if self._vectors is None or not self._store.is_closed:
+            return {}
+        try:
+            found = yield from call(self._vectors.codes, scope, seqs)
+        except Exception as error:  # noqa: BLE001 - any store may be behind it
+            self._store.failed(error)
+            return {}
+        self._store.worked()
+        return found
 
     def _query(
         self, scope: Scope, queries: Sequence[VectorQuery], before_slot: int | None
@@ -345,14 +399,18 @@ def _arms(turns: Sequence[Turn], hits: _Hits) -> Arms:
     """The hits as columns in the order of `turns`; NaN where an arm did not find one."""
     nan = float("nan")
     columns: dict[str, np.ndarray] = {}
-    for arm in (BM25, TERMS, DENSE):
-        found = hits.arms.get(arm, {})
-        columns[arm] = np.array([found.get(turn.seq, nan) for turn in turns], dtype=np.float64)
     unknown = np.array([turn.seq in hits.unindexed for turn in turns])
-    dense = columns[DENSE]
-    if np.isnan(dense).all():
-        return Arms(columns[BM25], columns[TERMS], None)
-    return Arms(columns[BM25], columns[TERMS], np.where(unknown, np.nanmean(dense), dense))
+    for arm in (BM25, TERMS, PAIRS, DENSE, LATE):
+        found = hits.arms.get(arm, {})
+        column = np.array([found.get(turn.seq, nan) for turn in turns], dtype=np.float64)
+        if arm in {DENSE, LATE}:
+            if np.isnan(column).all():
+                continue
+            column = np.where(unknown, np.nanmean(column), column)
+        columns[arm] = column
+    return Arms(
+        columns[BM25], columns[TERMS], columns.get(DENSE), columns.get(LATE), columns[PAIRS]
+    )
 
 
 _NEAR = timedelta(days=3)

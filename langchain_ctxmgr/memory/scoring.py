@@ -23,6 +23,8 @@ from langchain_ctxmgr.records import Turn
 
 Column: TypeAlias = NDArray[np.float64]
 
+LATE = "late"
+"""The arm of late interaction."""
 NEIGHBOURS = 2
 """How many slots before and after a turn its context reaches."""
 SESSION_BEST = 3
@@ -33,6 +35,9 @@ what happened some time later."""
 ABOUT_DAYS = 3
 LONG_PERIOD_DAYS = 20
 """From here on being within a period says no more than being in its months."""
+_CLEAR_LEAD = 0.5
+"""Of the rarity of a question's words that the best turn holds, at least so much is in no
+other turn."""
 ROW_TOKENS = 6
 """What a recalled turn costs beside its text: number, speaker, line end, share of the day."""
 
@@ -44,6 +49,10 @@ class Arms(NamedTuple):
     terms: Column
     dense: Column | None
     """None where there is no embedding: weights for keywords alone apply."""
+    late: Column | None = None
+    """Late interaction; None where the model gives no token vectors."""
+    pairs: Column | None = None
+    """Adjacent words of the question; None where they are not indexed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +71,15 @@ class Weights:
     """Share of the question's words it holds, weighted by rarity."""
     bm25_around: float
     """BM25 of the turn and its neighbours, added up."""
+    late: float = 0.0
+    """How well its words meet those of the question."""
     session: float
     """How good the session's best turns are; 0 for questions that ask for many."""
+    pairs: float = 0.1
+    """Rarity of the question's adjacent words that stand together in it, added up."""
+    alone: float = 6.0
+    """Holds at least half of the question's rarity that no other turn holds: what was searched
+    for by name comes first, whoever said it."""
     after_question: float = 0.2
     """How well the question before the turn matches: its answer may say none of the words."""
     speaker: float = 1.5
@@ -83,6 +99,9 @@ class Weights:
 
 
 WITH_DENSE = Weights(dense=0.5, dense_around=0.2, terms=0.3, bm25_around=0.0, session=0.5)
+WITH_TOKENS = Weights(
+    dense=0.15, dense_around=0.15, terms=0.1, bm25_around=0.0, late=0.6, session=0.4
+)
 KEYWORDS_ONLY = Weights(dense=0.0, dense_around=0.0, terms=0.5, bm25_around=0.1, session=0.3)
 
 
@@ -115,7 +134,7 @@ def score(
         priced: Whether what a turn costs counts against it.
         weights: Other than the default for the arms there are.
     """
-    w = weights or (KEYWORDS_ONLY if arms.dense is None else WITH_DENSE)
+    w = weights or _weights(arms)
     table = _Table(turns)
     bm25, terms = _z(_filled(arms.bm25, 0.0)), _z(_filled(arms.terms, 0.0))
     match, best = terms, bm25
@@ -126,8 +145,15 @@ def score(
         best = match + 0.5 * bm25
         parts["dense"] = w.dense * match
         parts["dense_around"] = w.dense_around * _z(table.mean_around(similar))
+    if arms.late is not None:
+        late = _z(_filled(arms.late, float(np.nanmin(arms.late))))
+        parts["late"] = w.late * late
+        match, best = late, late + 0.5 * best
     if w.bm25_around:
         parts["bm25_around"] = w.bm25_around * table.sum_around(bm25)
+    if arms.pairs is not None:
+        parts["pairs"] = w.pairs * _filled(arms.pairs, 0.0)
+    parts["alone"] = w.alone * _alone(_filled(arms.terms, 0.0))
     if not question.is_list:
         parts["session"] = w.session * table.session_best(best)
     parts["after_question"] = w.after_question * table.after_question(match)
@@ -142,6 +168,12 @@ def score(
     if priced:
         parts["cost"] = w.cost * np.log(table.tokens + ROW_TOKENS)
     return Scored(np.sum(list(parts.values()), axis=0), parts)
+
+
+def _weights(arms: Arms) -> Weights:
+    if arms.late is not None:
+        return WITH_TOKENS
+    return KEYWORDS_ONLY if arms.dense is None else WITH_DENSE
 
 
 class _Table:
@@ -242,6 +274,17 @@ def _is_named(turn: Turn) -> bool:
 def _z(values: Column) -> Column:
     spread = values.std()
     return (values - values.mean()) / spread if spread > 0 else np.zeros_like(values)
+
+
+def _alone(values: Column) -> Column:
+    """For the best value by how much it leads the next, as a share; 0 below `_CLEAR_LEAD`."""
+    lead = np.zeros_like(values)
+    place = int(values.argmax())
+    best, rest = float(values[place]), np.delete(values, place)
+    if best > 0 and len(rest):
+        share = (best - float(rest.max())) / best
+        lead[place] = share if share >= _CLEAR_LEAD else 0.0
+    return lead
 
 
 def _filled(values: Column, missing: float) -> Column:

@@ -141,6 +141,11 @@ class EdgeVectorStore:
         with self._opened() as shard:
             return edge_shard.search(shard, scope, asks) if any(asks) else [[] for _ in asks]
 
+    def codes(self, scope: Scope, ids: Sequence[int]) -> dict[int, str]:
+        """The codes of these points, by id, of those in `scope`: 2 ms for 500."""
+        with self._opened() as shard:
+            return edge_shard.codes(shard, scope, ids) if ids else {}
+
     def count(self, scope: Scope) -> int:
         """Points in `scope`. Takes time in proportion to them: 16 ms for 50,000."""
         needed = edge_shard.edge_filter(conditions(scope))
@@ -229,6 +234,10 @@ class EdgeVectorStore:
     ) -> list[list[Hit]]:
         """`query`, in place: Edge holds the interpreter lock, a thread would gain nothing."""
         return self.query(scope, queries, before_slot=before_slot)
+
+    async def acodes(self, scope: Scope, ids: Sequence[int]) -> dict[int, str]:
+        """`codes`, in place."""
+        return self.codes(scope, ids)
 
     async def acount(self, scope: Scope) -> int:
         """`count`, in place."""

@@ -17,7 +17,7 @@ from typing import Any, cast
 from langchain_ctxmgr.errors import DamagedIndexError, StorageError
 from langchain_ctxmgr.storage.vectors import DenseVectors
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of what a point holds; another one is rebuilt from the log."""
 REBUILD = "the log holds everything: rebuild the vectors with `ctxmgr reindex`"
 

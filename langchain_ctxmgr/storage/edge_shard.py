@@ -19,6 +19,7 @@ import qdrant_edge as edge
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage.vectors import (
+    CODES,
     DENSE,
     SCOPES_FIELD,
     SPARSE_NAMES,
@@ -33,6 +34,7 @@ from langchain_ctxmgr.storage.vectors import (
     best_first,
     checked_point_id,
     checked_vectors,
+    conditions,
     corpus_level,
     scope_key,
     stored_payload,
@@ -153,6 +155,22 @@ def page(
         )
     )
     return records, cast("int | None", following)
+
+
+def codes(shard: edge.EdgeShard, scope: Scope, ids: Sequence[int]) -> dict[int, str]:
+    """The codes of the points of `scope` among `ids` that have any."""
+    needed = edge_filter(conditions(scope))
+    wanted: set[edge.PointId] = set(ids)
+    records, _ = shard.scroll(
+        edge.ScrollRequest(
+            limit=len(wanted),
+            filter=edge.Filter(must=[edge.HasIdCondition(wanted), *(needed.must or [])]),
+            with_payload=[CODES],
+            with_vector=False,
+        )
+    )
+    found = ((cast("int", record.id), (record.payload or {}).get(CODES)) for record in records)
+    return {point_id: code for point_id, code in found if isinstance(code, str)}
 
 
 def search(shard: edge.EdgeShard, scope: Scope, asks: Sequence[Ask | None]) -> list[list[Hit]]:

@@ -10,7 +10,7 @@ Each operation is one plan, driven blocking over REST or gRPC, or on any event l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 from langchain_ctxmgr._plans import Plan, arun, run
@@ -20,6 +20,7 @@ from langchain_ctxmgr.storage.server_collection import SharedCollection
 from langchain_ctxmgr.storage.server_connection import ConnectionSettings, QdrantConnection
 from langchain_ctxmgr.storage.server_requests import CollectionSettings
 from langchain_ctxmgr.storage.vectors import (
+    CODES,
     SCOPES_FIELD,
     DenseVectors,
     Hit,
@@ -179,6 +180,10 @@ class QdrantVectorStore:
         """
         return run(self._query(scope, queries, before_slot))
 
+    def codes(self, scope: Scope, ids: Sequence[int]) -> dict[int, str]:
+        """The codes of these points, by id: of those in `scope` that have any."""
+        return run(self._codes(scope, ids))
+
     def count(self, scope: Scope) -> int:
         """Points in `scope`. Takes time in proportion to them."""
         return run(self._count(scope))
@@ -225,6 +230,10 @@ class QdrantVectorStore:
     ) -> list[list[Hit]]:
         """`query` on an event loop."""
         return await arun(self._query(scope, queries, before_slot))
+
+    async def acodes(self, scope: Scope, ids: Sequence[int]) -> dict[int, str]:
+        """`codes` on an event loop."""
+        return await arun(self._codes(scope, ids))
 
     async def acount(self, scope: Scope) -> int:
         """`count` on an event loop."""
@@ -319,6 +328,27 @@ class QdrantVectorStore:
     def _count(self, scope: Scope) -> Plan[int]:
         needed = requests.server_filter(conditions(scope))
         return (yield from self._counted(scope, needed, exact=True))
+
+    def _codes(self, scope: Scope, ids: Sequence[int]) -> Plan[dict[int, str]]:
+        from qdrant_client import models
+
+        wanted = sorted(set(ids))
+        if not wanted:
+            return {}
+        needed = requests.server_filter(conditions(scope))
+        among = models.HasIdCondition(has_id=[*wanted])
+        inside = models.Filter(must=[among, *cast("list[models.Condition]", needed.must)])
+        records, _ = yield from self._shared.send(
+            "read points",
+            "scroll",
+            scroll_filter=inside,
+            offset=wanted[0],
+            limit=len(wanted),
+            with_payload=[CODES],
+            with_vectors=False,
+            shard_key_selector=self._shared.shard(scope.tenant_id),
+        )
+        return requests.codes(records)
 
     def _scroll(self, scope: Scope, after_id: int, limit: int) -> Plan[list[Point]]:
         needed = requests.server_filter(conditions(scope))

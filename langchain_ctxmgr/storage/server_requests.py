@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.storage.vectors import (
+    CODES,
     DENSE,
     SCOPES_FIELD,
     SPARSE_NAMES,
@@ -34,7 +35,7 @@ from langchain_ctxmgr.storage.vectors import (
 if TYPE_CHECKING:
     from qdrant_client import models
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of what a point holds; another one is rebuilt from the log."""
 OLDEST_SERVER = (1, 19)
 """The first that counts IDF over one scope; older ones would weigh with every tenant's words."""
@@ -291,6 +292,12 @@ def stored_point(record: models.Record) -> Point:
         },
         dense={DENSE: vectors[DENSE]} if DENSE in vectors else {},
     )
+
+
+def codes(records: Sequence[models.Record]) -> dict[int, str]:
+    """Of the records that have codes, those, by id."""
+    held = ((int(record.id), record.payload or {}) for record in records)
+    return {point_id: payload[CODES] for point_id, payload in held if CODES in payload}
 
 
 def batches(

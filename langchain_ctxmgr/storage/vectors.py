@@ -34,7 +34,13 @@ TERMS = "terms"
 DENSE = "dense"
 """The embedding, where embeddings are configured."""
 
-SPARSE_NAMES = (BM25, TERMS)
+PAIRS = "pairs"
+"""Sparse vector of the ids of adjacent terms, about 1.0 for each pair present."""
+
+SPARSE_NAMES = (BM25, TERMS, PAIRS)
+
+CODES = "codes"
+"""Payload field with what late interaction compares; text that says nothing to a store."""
 
 SCOPES_FIELD = "scopes"
 """Payload field the store adds: keys of the scopes, and samples of them, with the point."""
@@ -65,6 +71,7 @@ PAYLOAD_TYPES: Mapping[str, tuple[type, ...]] = {
     "slot": (int,),
     "branch": (int,),
     "at": (int, float, datetime),
+    CODES: (str,),
 }
 """What a payload may hold; `tenant_id` is required. `at` is epoch seconds or an aware
 datetime and is stored as seconds."""
@@ -102,7 +109,7 @@ class Point:
     payload: Mapping[str, PayloadValue]
     """Fields of `PAYLOAD_TYPES`; None is the same as absent."""
     sparse: Mapping[str, SparseVector] = field(default_factory=dict[str, SparseVector])
-    """By name: `bm25`, `terms`. An empty vector is the same as none."""
+    """By name: `bm25`, `terms`, `pairs`. An empty vector is the same as none."""
     dense: Mapping[str, Sequence[float]] = field(default_factory=dict[str, Sequence[float]])
     """By name: `dense`. May be missing where the embedding failed."""
 
@@ -119,7 +126,7 @@ class VectorQuery(NamedTuple):
     """One arm of a recall: the `limit` best points for one vector."""
 
     using: str
-    """`bm25`, `terms` or `dense`."""
+    """`bm25`, `terms`, `pairs` or `dense`."""
     vector: SparseVector | Sequence[float]
     limit: int
     at_from: datetime | float | None = None
@@ -415,6 +422,10 @@ class VectorStore(Protocol):
         """
         ...
 
+    def codes(self, scope: Scope, ids: Sequence[int]) -> dict[int, str]:
+        """The codes of these points, by id: of those in `scope` that have any."""
+        ...
+
     def count(self, scope: Scope) -> int:
         """Points in `scope`. Takes time in proportion to them."""
         ...
@@ -454,6 +465,10 @@ class VectorStore(Protocol):
         self, scope: Scope, queries: Sequence[VectorQuery], *, before_slot: int | None = None
     ) -> list[list[Hit]]:
         """`query` on an event loop."""
+        ...
+
+    async def acodes(self, scope: Scope, ids: Sequence[int]) -> dict[int, str]:
+        """`codes` on an event loop."""
         ...
 
     async def acount(self, scope: Scope) -> int:

@@ -113,6 +113,16 @@ class VectorStoreContract:
         (after,) = store.query(ALICE, [by_term()])
         assert after == before
 
+    def test_codes_are_given_back_within_the_scope(self, store):
+        store.upsert([point(1, codes="AAE="), point(2), point(3, BOB, codes="AAI=")])
+        assert store.codes(ALICE, [1, 2, 3, 9]) == {1: "AAE="}
+        assert store.codes(Scope(tenant_id="acme"), [1, 3, 3]) == {1: "AAE=", 3: "AAI="}
+        assert store.codes(OTHER, [1, 3]) == {}
+        assert store.codes(ALICE, []) == {}
+        assert asyncio.run(store.acodes(ALICE, [1])) == {1: "AAE="}
+        store.delete(ALICE)
+        assert store.codes(ALICE, [1]) == {}
+
     def test_what_nothing_matches_answers_nothing(self, store):
         store.upsert([point(1)])
         queries = [by_term(99), VectorQuery(TERMS, SparseVector((), ()), 3)]

@@ -14,6 +14,7 @@ from langchain_ctxmgr.analysis import (
     Cue,
     cues,
     message_text,
+    pair_ids,
     sentences,
     terms,
     words,
@@ -92,6 +93,14 @@ class TestTerms:
         assert words("我喜欢猫") == ["我喜", "喜欢", "欢猫"]
         assert words("서울에서") == ["서울", "울에", "에서"]
         assert words("हिन्दी में") == ["हिन्दी", "में"]
+
+    def test_adjacent_terms_have_an_id_of_their_own(self):
+        one, two, three = pair_ids(terms("red boat harbour red lamp"))[:3]
+        assert len({one, two, three}) == 3
+        assert pair_ids(terms("boat harbour")) == [two]
+        assert pair_ids(terms("harbour boat")) != [two]
+        assert pair_ids(terms("boat boat boat")) == pair_ids(terms("boat boat"))
+        assert pair_ids(terms("boat")) == pair_ids(()) == []
 
     @given(any_text)
     def test_every_text_has_ids_in_range(self, text: str):

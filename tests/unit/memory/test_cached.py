@@ -13,6 +13,7 @@ from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import Degraded, Event
 from langchain_ctxmgr.memory.cached import Cached
 from langchain_ctxmgr.memory.embeddings import Embedder, QuestionVectors
+from langchain_ctxmgr.memory.local import Encoded, Tokens
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage.cache import MemoryCache
 from langchain_ctxmgr.storage.vectors import DenseVectors
@@ -102,22 +103,46 @@ class TestQuestionVectors:
     def test_a_question_is_asked_of_the_model_once_for_each_scope(self):
         model = Model(0.1, 0.2)
         questions = QuestionVectors(Embedder(model, "m"), Cached(MemoryCache()))
-        vectors = [run(questions.vector(SCOPE, "who?", None)) for _ in range(3)]
+        vectors = [run(questions.encoded(SCOPE, "who?", None)).vector for _ in range(3)]
         assert model.asked == ["who?"]
         assert vectors == [[float(np.float32(0.1)), float(np.float32(0.2))]] * 3
-        run(questions.vector(OTHER, "who?", None))
-        run(questions.vector(SCOPE, "what?", None))
+        run(questions.encoded(OTHER, "who?", None))
+        run(questions.encoded(SCOPE, "what?", None))
         assert model.asked == ["who?", "who?", "what?"]
+
+    def test_token_vectors_are_kept_along(self):
+        class Telling(Model):
+            def embed_turns(self, turns):
+                raise NotImplementedError
+
+            def embed_question(self, question):
+                self.asked.append(question)
+                vectors = np.array([[0.6, 0.8], [1.0, 0.0]], dtype=np.float32)
+                return Encoded([0.5, 0.5], Tokens([(0, 3), (3, 4)], vectors))
+
+            async def aembed_turns(self, turns):
+                return self.embed_turns(turns)
+
+            async def aembed_question(self, question):
+                return self.embed_question(question)
+
+        model = Telling()
+        questions = QuestionVectors(Embedder(model, "m"), Cached(MemoryCache()))
+        made, kept = (run(questions.encoded(SCOPE, "who?", None)) for _ in range(2))
+        assert model.asked == ["who?"]
+        assert made.vector == kept.vector == [0.5, 0.5]
+        assert made.tokens.spans == kept.tokens.spans == [(0, 3), (3, 4)]
+        assert np.array_equal(made.tokens.vectors, kept.tokens.vectors)
 
     def test_two_models_and_two_sizes_do_not_share_vectors(self):
         cached, model = Cached(MemoryCache()), Model(0.1, 0.2)
         for name, size in (("m", 2), ("n", 2)):
             dense = DenseVectors(name=name, size=size)
-            run(QuestionVectors(Embedder(model, name), cached).vector(SCOPE, "q", dense))
+            run(QuestionVectors(Embedder(model, name), cached).encoded(SCOPE, "q", dense))
         assert model.asked == ["q", "q"]
         with pytest.raises(ValueError, match="the index has 3"):
             run(
-                QuestionVectors(Embedder(model, "m"), cached).vector(
+                QuestionVectors(Embedder(model, "m"), cached).encoded(
                     SCOPE, "q", DenseVectors(name="m", size=3)
                 )
             )
@@ -129,7 +154,7 @@ class TestQuestionVectors:
         questions = QuestionVectors(Embedder(model, "m"), Cached(cache))
         for _ in range(2):
             with pytest.raises(ValueError, match="not finite"):
-                run(questions.vector(SCOPE, "q", DenseVectors(name="m", size=2)))
+                run(questions.encoded(SCOPE, "q", DenseVectors(name="m", size=2)))
         assert model.asked == ["q", "q"]
         assert cache.forget(SCOPE) == 0
 
@@ -142,6 +167,6 @@ class TestQuestionVectors:
                 super().put(scope, key, value, ttl=ttl)
 
         questions = QuestionVectors(Embedder(Model(), "m"), Cached(Told()))
-        run(questions.vector(SCOPE, "canary", None))
+        run(questions.encoded(SCOPE, "canary", None))
         assert len(keys) == 1
         assert "canary" not in keys[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from langchain_core.embeddings import Embeddings
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from langchain_ctxmgr._plans import arun, run
 from langchain_ctxmgr.analysis import cues, message_text, terms, words
@@ -25,6 +26,7 @@ from langchain_ctxmgr.folder import open_folder
 from langchain_ctxmgr.memory.breaker import Breakers
 from langchain_ctxmgr.memory.embeddings import Embedder
 from langchain_ctxmgr.memory.indexer import BATCH, Indexer
+from langchain_ctxmgr.memory.local import Encoded, Tokens
 from langchain_ctxmgr.memory.points import TIE_BREAK, keyword_vectors
 from langchain_ctxmgr.memory.recall import Recall, Recalled
 from langchain_ctxmgr.memory.retriever import MemoryRetriever
@@ -58,6 +60,34 @@ class BagOfWords(Embeddings):
         for word in words(text):
             vector[hashlib.sha256(word.encode()).digest()[0] % 64] += 1
         return (vector / np.linalg.norm(vector)).tolist()
+
+
+class InContext(BagOfWords):
+    """The same model reading turns in their context, with a vector for each word."""
+
+    def __init__(self) -> None:
+        self.before: dict[str, str] = {}
+
+    def embed_turns(self, turns: Sequence[tuple[str, str]]) -> list[Encoded]:
+        self.before.update((turn, before) for before, turn in turns)
+        return [self._encoded(f"{before} {turn}", turn) for before, turn in turns]
+
+    def embed_question(self, question: str) -> Encoded:
+        return self._encoded(question, question)
+
+    async def aembed_turns(self, turns: Sequence[tuple[str, str]]) -> list[Encoded]:
+        return self.embed_turns(turns)
+
+    async def aembed_question(self, question: str) -> Encoded:
+        return self.embed_question(question)
+
+    def _encoded(self, read: str, text: str) -> Encoded:
+        if self.down:
+            raise ConnectionError("model is down")
+        spans = [match.span() for match in re.finditer(r"\w+", text)]
+        seeds = [list(text[start:end].casefold().encode()) for start, end in spans]
+        rows = [np.random.default_rng(seed).normal(size=64) for seed in seeds]
+        return Encoded(self._vector(read), Tokens(spans, np.array(rows, dtype=np.float32)))
 
 
 class Broken:
@@ -272,6 +302,73 @@ class TestRecall:
         asked_at = START + timedelta(days=1)
         found = await arun(bench.recall.find(SCOPE, "bees?", asked_at=asked_at, max_tokens=60))
         assert found == bench.find("bees?", max_tokens=60)
+
+    @pytest.mark.parametrize("asker", ["human", "ai", "tool"])
+    def test_who_alone_said_the_searched_word_comes_first(self, bench: Bench, asker: str):
+        said = {"human": HumanMessage, "ai": AIMessage, "tool": HumanMessage}[asker]
+        found = said("The crate is 4471-B, in row 3.")
+        if asker == "tool":
+            found = ToolMessage("crate 4471-B row 3", tool_call_id="c")
+        talk = [HumanMessage(f"And where is crate number {i}?") for i in range(6)]
+        bench.append([*talk[:3], found, *talk[3:]])
+        run(bench.indexer.catch_up(TENANT))
+        assert "4471-B" in bench.texts("4471-B", k=2)[0]
+
+
+class TestInContext:
+    @pytest.fixture
+    def in_context(self, log: SqliteLog, tmp_path: Path) -> Iterator[Bench]:
+        dense = DenseVectors(name="words in context", size=64)
+        vectors = EdgeVectorStore(tmp_path / "vectors", dense=dense)
+        yield Bench(log, vectors, InContext())
+        vectors.close()
+
+    def test_a_turn_is_read_after_the_two_before_it(self, in_context: Bench):
+        in_context.say("one", "two", "three", "four")
+        run(in_context.indexer.catch_up(TENANT))
+        assert in_context.model.before == {
+            "Ada: one": "",
+            "Ben: two": "Ada: one\n",
+            "Ada: three": "Ada: one\nBen: two\n",
+            "Ben: four": "Ben: two\nAda: three\n",
+        }
+
+    def test_it_is_the_same_however_the_turns_arrive(self, in_context: Bench):
+        in_context.say("one", "two", "three")
+        run(in_context.indexer.catch_up(TENANT, limit=1))
+        run(in_context.indexer.catch_up(TENANT))
+        in_context.say("four")
+        run(in_context.indexer.catch_up(TENANT))
+        assert in_context.model.before["Ada: three"] == "Ada: one\nBen: two\n"
+        assert in_context.model.before["Ben: four"] == "Ben: two\nAda: three\n"
+
+    def test_another_thread_and_an_earlier_session_are_no_context(self, in_context: Bench):
+        in_context.say("one")
+        in_context.say("apart", scope=Scope(tenant_id=TENANT, thread_id="other"))
+        late = timedelta(days=2) // timedelta(minutes=1)
+        in_context.append([HumanMessage("next day", name="Ada")], first=late)
+        run(in_context.indexer.catch_up(TENANT))
+        assert set(in_context.model.before.values()) == {""}
+
+    def test_words_are_compared_one_by_one(self, in_context: Bench):
+        in_context.say("the boat is red", "the lamp is lit", "the rope is long", "wind")
+        run(in_context.indexer.catch_up(TENANT))
+        found = in_context.find("lamp lit?", k=1)
+        assert found.memories[0].text == "the lamp is lit"
+        assert found.memories[0].arms["late"] > 0
+
+    def test_without_the_codes_the_other_arms_answer(self, in_context: Bench, monkeypatch):
+        in_context.say("the boat is red", "the lamp is lit", "wind")
+        run(in_context.indexer.catch_up(TENANT))
+
+        def broken(scope: Scope, ids: Sequence[int]) -> dict[int, str]:
+            raise StorageError("the codes are gone")
+
+        monkeypatch.setattr(in_context.vectors, "codes", broken)
+        found = in_context.find("lamp lit?", k=1)
+        assert found.memories[0].text == "the lamp is lit"
+        assert "late" not in found.memories[0].arms
+        assert in_context.degraded == ["vectors"]
 
 
 class TestDegraded:

@@ -59,6 +59,29 @@ class TestScore:
         assert scored("harbour?", some, keywords).total.argmax() == 2
         assert scored("harbour?", some, keywords, priced=False).total.argmax() == 1
 
+    def test_who_alone_holds_the_searched_word_comes_first_whoever_said_it(self):
+        some = turns(6)
+        some[3] = some[3]._replace(role="tool")
+        assert scored("4471-B", some, [0, 0, 0, 3.0, 0, 0], priced=False).total.argmax() == 3
+        found = scored("the crate 4471-B", some, [0.4, 0.4, 0.4, 3.0, 0.4, 0], priced=False)
+        assert found.total.argmax() == 3
+
+    def test_a_lead_that_is_not_clear_counts_nothing(self):
+        assert not scored("lamp tower", turns(4), [0, 2.0, 1.9, 0]).parts["alone"].any()
+        assert not scored("lamp tower", turns(1), [1.0]).parts["alone"].any()
+
+    def test_words_that_stand_together_count_more(self):
+        column = np.array([0.0, 1.0, 1.0, 0.0])
+        question = read_question("harbour lamp?", participants=(), asked_at=START)
+        arms = Arms(column, column, None, pairs=np.array([0.0, 0.0, 4.0, 0.0]))
+        assert score(question, turns(4), arms).total.argmax() == 2
+
+    def test_words_that_mean_the_same_count(self):
+        column, similar = np.zeros(4), np.array([0.1, 0.1, 0.9, 0.1])
+        question = read_question("harbour lamp?", participants=(), asked_at=START)
+        arms = Arms(column, column, np.full(4, 0.5), similar)
+        assert score(question, turns(4), arms).total.argmax() == 2
+
     def test_the_named_speaker_is_preferred(self):
         some = [turn._replace(speaker="Ada" if turn.slot % 2 else "Ben") for turn in turns(6)]
         found = scored("Where is Ada's harbour?", some, [0, 0, 1, 1, 0, 0])
