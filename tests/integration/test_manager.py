@@ -95,11 +95,11 @@ class TestPrepare:
         assert "Welcome! I am Otto." in contents(context)[0]
 
     def test_each_section_is_accounted_for(self, manager):
-        small_talk(manager, 300)
+        small_talk(manager, 1_000)
         context = manager.prepare(
             scope=SCOPE,
             query="Which plant was near the window?",
-            max_tokens=3_000,
+            max_tokens=9_000,
             system="You are terse.",
         )
         assert sum(context.sections.values()) == context.tokens

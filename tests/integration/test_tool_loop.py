@@ -11,7 +11,7 @@ import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
-from langchain_ctxmgr import ContextManager, PreparedContext, Scope
+from langchain_ctxmgr import ContextBudget, ContextManager, PreparedContext, Scope
 from langchain_ctxmgr.records import ItemKind
 from tests.histories import assert_valid
 
@@ -219,13 +219,14 @@ def test_the_frame_gives_way_once_and_part_by_part_to_a_call_that_cannot_be_cut(
 ):
     rng = random.Random(3)
     seen: list[PreparedContext] = []
+    budget = ContextBudget.for_model("gpt-4o-mini", summary_share=0.05)
     with opened(tmp_path) as manager:
         talk(manager, 60)
         manager.record(QUESTION, scope=SCOPE)
     for step, messages in enumerate(
         [one_round(rng, 0, [20]), big_call(1, words), *(one_round(rng, n, [9]) for n in (2, 3, 4))]
     ):
-        with opened(tmp_path) as manager:
+        with opened(tmp_path, budget=budget) as manager:
             context = manager.prepare(scope=SCOPE, query=QUESTION, max_tokens=2_200, tools=[LOOKUP])
             assert context.tokens <= 2_200
             assert_valid(context.messages, question=QUESTION)

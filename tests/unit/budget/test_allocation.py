@@ -120,9 +120,9 @@ class TestAllocate:
         share = BUDGET.allocate(1_000)
         assert (share.history, share.summary, share.recalled) == (100, 0, 900)
 
-    def test_a_small_room_is_summary_and_last_turns(self):
+    def test_a_small_room_is_last_turns_and_what_is_recalled(self):
         share = BUDGET.allocate(4_000, fixed_tokens=1_000)
-        assert (share.history, share.summary, share.recalled) == (300, 150, 2_550)
+        assert (share.history, share.summary, share.recalled) == (300, 0, 2_700)
 
     def test_a_middle_room_adapts(self):
         share = BUDGET.allocate(20_000)
@@ -135,7 +135,7 @@ class TestAllocate:
 
     def test_a_live_conversation_keeps_more_of_its_last_turns(self):
         share = BUDGET.allocate(4_000, is_live=True)
-        assert (share.history, share.summary, share.recalled) == (1_600, 200, 2_200)
+        assert (share.history, share.summary, share.recalled) == (1_600, 0, 2_400)
         assert BUDGET.allocate(40_000, is_live=True) == BUDGET.allocate(40_000)
 
     @pytest.mark.parametrize("is_live", [False, True])
