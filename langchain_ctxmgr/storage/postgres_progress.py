@@ -16,7 +16,15 @@ from langchain_ctxmgr.storage.message_log import (
 )
 from langchain_ctxmgr.storage.postgres_append import FLOORS, HORIZON, floor_prefix, new_thread
 from langchain_ctxmgr.storage.postgres_reads import ITS_THREAD, RECORD_COLUMNS
-from langchain_ctxmgr.storage.postgres_work import BEGIN, COMMIT, Row, Statement, Steps, Work
+from langchain_ctxmgr.storage.postgres_work import (
+    BEGIN,
+    COMMIT,
+    SNAPSHOT,
+    Row,
+    Statement,
+    Steps,
+    Work,
+)
 from langchain_ctxmgr.storage.rows import pending_of
 
 _NO_SEQ: Final = 2**63 - 1
@@ -77,13 +85,14 @@ def marks(tenant_id: str, index_id: str) -> Work[IndexMarks]:
     """See `MessageLog.marks`."""
 
     def steps() -> Steps[IndexMarks]:
-        [seqs, erased] = yield [
+        [seqs, erased, _] = yield [
             Statement(_MARKS, (tenant_id, index_id)),
             Statement("SELECT erasure_id FROM erased WHERE index_id = %s", (index_id,)),
+            COMMIT,
         ]
         return IndexMarks(*(seqs[0] if seqs else (0, 0)), *(erased[0] if erased else (0,)))
 
-    return Work(tenant_id, steps)
+    return Work(tenant_id, steps, begin=SNAPSHOT)
 
 
 def set_marks(tenant_id: str, index_id: str, words_seq: int, dense_seq: int) -> Work[None]:

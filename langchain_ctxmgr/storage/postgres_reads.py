@@ -21,7 +21,15 @@ from langchain_ctxmgr.storage.message_log import (
     user_of,
 )
 from langchain_ctxmgr.storage.postgres_append import key_of
-from langchain_ctxmgr.storage.postgres_work import Row, Statement, Steps, Work, array
+from langchain_ctxmgr.storage.postgres_work import (
+    COMMIT,
+    SNAPSHOT,
+    Row,
+    Statement,
+    Steps,
+    Work,
+    array,
+)
 from langchain_ctxmgr.storage.rows import bytes_of, record_of, turn_of
 
 TURN_COLUMNS: Final = (
@@ -115,16 +123,15 @@ def read(
         if from_slot <= min(span.last_slot, last_slot)
     ]
 
+    # One query a role: each walks its index from the end asked for, up to the limit.
+    picked = [()] if roles is None else [(role,) for role in roles]
+    owner = (line.tenant_id, line.thread_id)
+
     def steps() -> Steps[list[LogRecord]]:
         records: list[LogRecord] = []
-        for span in spans:
+        for span in spans if picked else ():
             room = None if limit is None else limit - len(records)
             if room == 0:
-                break
-            owner = (line.tenant_id, line.thread_id)
-            # One query a role: each walks its index from the end asked for, up to the limit.
-            picked = [()] if roles is None else [(role,) for role in roles]
-            if not picked:
                 break
             answers = yield [Statement(statement, (*span, *role, room, *owner)) for role in picked]
             rows = [row for answer in answers for row in answer]
@@ -132,7 +139,7 @@ def read(
             records += map(record_of, rows[:room])
         return records
 
-    return Work(line.tenant_id, steps)
+    return Work(line.tenant_id, steps, begin=SNAPSHOT if len(spans) * len(picked) > 1 else None)
 
 
 def _slot(row: Row) -> int:
@@ -158,7 +165,7 @@ def locate(line: Branch, total_tokens: int) -> Work[int | None]:
             found = rows[0][0]
         return found
 
-    return Work(line.tenant_id, steps)
+    return Work(line.tenant_id, steps, begin=SNAPSHOT if len(asked) > 1 else None)
 
 
 def find(line: Branch, message_id: str) -> Work[LogRecord | None]:
@@ -185,16 +192,16 @@ def fetch(scope: Scope, seqs: Sequence[int]) -> Work[list[LogRecord]]:
 
 def turns(scope: Scope, seqs: Sequence[int], around: int) -> Work[list[Turn]]:
     """See `MessageLog.turns`."""
-    return Work(tenant_of(scope), lambda: _turns(scope, seqs, around))
-
-
-def _turns(scope: Scope, seqs: Sequence[int], around: int = 0) -> Steps[list[Turn]]:
     seen = in_scope(scope)
-    if around == 0:
-        [rows] = yield [Statement(_TURNS, (array(seqs), *seen))]
-        return [turn_of(row) for row in rows]
-    [rows] = yield [Statement(_NEAR, (array(seqs), *seen[3:], around, around, *seen))]
-    return [turn_of(row) for row in {row[0]: row for row in rows}.values()]
+
+    def steps() -> Steps[list[Turn]]:
+        if around == 0:
+            [rows] = yield [Statement(_TURNS, (array(seqs), *seen))]
+            return [turn_of(row) for row in rows]
+        [rows] = yield [Statement(_NEAR, (array(seqs), *seen[3:], around, around, *seen))]
+        return [turn_of(row) for row in {row[0]: row for row in rows}.values()]
+
+    return Work(tenant_of(scope), steps)
 
 
 def top(line: Branch, before_slot: int, limit: int) -> Work[list[Turn]]:
@@ -210,9 +217,11 @@ def top(line: Branch, before_slot: int, limit: int) -> Work[list[Turn]]:
             return []
         answers = yield asked
         ranked = [row for answer in answers for row in answer]
-        return (yield from _turns(scope, [seq for _, _, seq in nsmallest(limit, ranked)]))
+        best = array(seq for _, _, seq in nsmallest(limit, ranked))
+        [rows, _] = yield [Statement(_TURNS, (best, *in_scope(scope))), COMMIT]
+        return [turn_of(row) for row in rows]
 
-    return Work(line.tenant_id, steps)
+    return Work(line.tenant_id, steps, begin=SNAPSHOT)
 
 
 def page(scope: Scope, position: int, limit: int) -> Work[list[LogRecord]]:

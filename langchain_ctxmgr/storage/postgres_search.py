@@ -27,7 +27,15 @@ from langchain_ctxmgr.storage.bm25 import (
 )
 from langchain_ctxmgr.storage.message_log import TermHit, tenant_of, user_of
 from langchain_ctxmgr.storage.postgres_reads import ASKED
-from langchain_ctxmgr.storage.postgres_work import Row, Statement, Steps, Work, array
+from langchain_ctxmgr.storage.postgres_work import (
+    COMMIT,
+    SNAPSHOT,
+    Row,
+    Statement,
+    Steps,
+    Work,
+    array,
+)
 
 _READ_WHOLE: Final = 4_096
 """Up to so many records are scored without the postings: about 15 ms."""
@@ -39,7 +47,7 @@ def search(scope: Scope, terms: Sequence[int], limit: int, after_seq: int) -> Wo
     """See `MessageLog.search`."""
     wanted = wanted_terms(terms)
     each_try = _Search(scope, wanted, limit, after_seq)
-    return Work(tenant_of(scope), each_try.steps)
+    return Work(tenant_of(scope), each_try.steps, begin=SNAPSHOT)
 
 
 class _Search:
@@ -75,7 +83,7 @@ class _Search:
 
     def _read(self, statement: Statement) -> Steps[list[TermHit]]:
         """Score all that there are."""
-        [rows] = yield [statement]
+        [rows, _] = yield [statement, COMMIT]
         matched = [*compress(rows, matching([row[1] for row in rows], self._wanted))]
         return self._scored(matched, len(rows), None)
 
@@ -111,7 +119,7 @@ class _Search:
         )
         [found] = yield [Statement(_BEST.format(owned), best)]
         seqs = [seq for (seq,) in found[:MAX_SCORED]]
-        [rows] = yield [Statement(_TERMS, (array(seqs), self._tenant_id))]
+        [rows, _] = yield [Statement(_TERMS, (array(seqs), self._tenant_id)), COMMIT]
         is_all = len(found) <= MAX_SCORED and len(chosen) == len(holders)
         counts = None if is_all else [holders.get(term, 0) for term in self._wanted]
         return self._scored(rows, size, counts)

@@ -2,8 +2,9 @@
 
 Work is a generator that yields batches of statements and is handed their rows, so that it
 is written once and run blocking or on an event loop. A batch is one round trip, sent as a
-pipeline. A read's batch is a transaction of its own; a write is one transaction from its
-first batch to the `COMMIT` it ends its last batch with. Each transaction begins by binding
+pipeline. A read of one statement is a transaction of its own; one of several is one snapshot
+where they have to agree. A write is one transaction from its first batch to the `COMMIT` it
+ends its last batch with. Each transaction begins by binding
 the tenant for itself alone, which is what row-level security goes by.
 """
 
@@ -70,7 +71,7 @@ class Work(Generic[T]):
                     prefix = []
                 batch = steps.send(answers)
         except StopIteration as stop:
-            if self.begin is not None and not (batch and batch[-1] is COMMIT):
+            if self.begin is not None and batch and batch[-1] is not COMMIT:
                 # Nothing to undo, and a ROLLBACK would have psycopg prepare everything again.
                 yield [COMMIT]
             return stop.value

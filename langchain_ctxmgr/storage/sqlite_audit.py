@@ -20,11 +20,10 @@ Connection = sqlite3.Connection
 
 
 def verify(connection: Connection, scope: Scope | None) -> Verification:
-    """See `MessageLog.verify`. One snapshot, one pass, one record in memory at a time."""
+    """See `MessageLog.verify`. One pass, one record in memory at a time."""
     tenant_id = None if scope is None else tenant_of(scope)
     thread_id = None if scope is None else scope.thread_id
     problems, records = Problems(), 0
-    connection.execute("BEGIN")
     threads = connection.execute(
         "SELECT thread, tenant_id, thread_id, records, revisions, bytes, branches, chain "
         "FROM threads WHERE ifnull(tenant_id = ?, 1) AND ifnull(thread_id = ?, 1) ORDER BY thread",
@@ -39,7 +38,6 @@ def verify(connection: Connection, scope: Scope | None) -> Verification:
         records += check.records
     if scope is None:
         _verify_whole(connection, problems)
-    connection.execute("COMMIT")
     return Verification(records=records, problems=problems.all())
 
 

@@ -1,8 +1,9 @@
 """One SQLite file shared by threads, tasks and processes.
 
-Work is a function of a connection. Reads take any free connection; writes queue on one
-lock in the process and on SQLite's own between processes, as one `BEGIN IMMEDIATE`
-transaction each that is rolled back on any error. On an event loop, work marked `quick`
+Work is a function of a connection. Reads take any free connection, and each sees the file as
+it was at its first statement, whatever others commit meanwhile; writes queue on one lock in
+the process and on SQLite's own between processes, as one `BEGIN IMMEDIATE` transaction each
+that is rolled back on any error. On an event loop, work marked `quick`
 runs in place with a connection that never waits; if the file is locked at that moment,
 or the work is long, it runs in a thread. WAL with `synchronous=NORMAL`: what was
 acknowledged survives the death of the process; a power cut may lose the last commits,
@@ -51,6 +52,8 @@ _WRITES_IN_PLACE: Final = 128
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _UNWRITABLE: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
 """A read-only folder shows as the first, a read-only file system as the second."""
+_READ: Final = "BEGIN"
+_WRITE: Final = "BEGIN IMMEDIATE"
 _FORK_WAIT_SECONDS: Final = 2.0
 """How long a fork waits for work under way; longer work is left behind in the child."""
 _inherited: list[object] = []
@@ -139,18 +142,18 @@ class Database:
             self._close_idle()
 
     def read(self, work: Work[T]) -> T:
-        """The result of `work` on a connection; waits for a locked file.
+        """The result of `work` on one snapshot of the file; waits for a locked file.
 
         A file that can be read and not written is read as it is.
         """
         try:
             with self._connection(self._timeout) as connection:
-                return work(connection)
+                return _transact(connection, work, _READ)
         except ReadOnlyLogError:
             with self._as_it_is() as connection:
                 if self._version(connection) < len(MIGRATIONS):
                     raise
-                return work(connection)
+                return _transact(connection, work, _READ)
 
     def inspect(self, work: Work[T]) -> T:
         """The result of `work` on the file as it is: it is neither made nor brought up to date.
@@ -160,7 +163,7 @@ class Database:
         """
         with self._as_it_is() as connection:
             self._version(connection)
-            return work(connection)
+            return _transact(connection, work, _READ)
 
     @contextmanager
     def _as_it_is(self) -> Generator[sqlite3.Connection, None, None]:
@@ -187,7 +190,7 @@ class Database:
 
     def write(self, work: Work[T]) -> T:
         """The result of `work` in a transaction of its own; waits its turn."""
-        return self.exclusive(lambda connection: _transact(connection, work))
+        return self.exclusive(lambda connection: _transact(connection, work, _WRITE))
 
     def exclusive(self, work: Work[T]) -> T:
         """The result of `work`, outside a transaction, with this process's writers held off."""
@@ -205,7 +208,7 @@ class Database:
         if quick and self._ready:
             try:
                 with self._connection(timedelta(0)) as connection:
-                    return work(connection)
+                    return _transact(connection, work, _READ)
             except (_LockedError, ReadOnlyLogError):
                 pass
         return await asyncio.to_thread(self.read, work)
@@ -218,7 +221,7 @@ class Database:
             try:
                 self._in_place += 1
                 with self._connection(timedelta(0)) as connection:
-                    return _transact(connection, work)
+                    return _transact(connection, work, _WRITE)
             except _LockedError:
                 pass
             finally:
@@ -420,8 +423,8 @@ _REMEDIES: Final = {
 }
 
 
-def _transact(connection: sqlite3.Connection, work: Work[T]) -> T:
-    connection.execute("BEGIN IMMEDIATE")
+def _transact(connection: sqlite3.Connection, work: Work[T], begin: str) -> T:
+    connection.execute(begin)
     try:
         result = work(connection)
         connection.execute("COMMIT")

@@ -221,6 +221,43 @@ class TestPlans:
             assert not any("Join Filter" in line and "seq" in line for line in plan), plan
 
 
+MANY_STATEMENTS = {
+    "read": lambda log, line: log.read(line, from_slot=0),
+    "roles": lambda log, line: log.read(line, roles=("human", "ai"), limit=9),
+    "locate": lambda log, line: log.locate(line, 5),
+    "top": lambda log, line: log.top(line, before_slot=9, limit=3),
+    "search": lambda log, _: log.search(ALICE, (1, 2), limit=9),
+    "postings": lambda log, _: log.search(Scope(tenant_id="acme"), (1, 2), limit=9),
+}
+
+
+class TestOneSnapshot:
+    @pytest.mark.parametrize("name", MANY_STATEMENTS)
+    def test_what_others_erase_meanwhile_does_not_change_an_answer(
+        self, log, postgres, monkeypatch, name
+    ):
+        if name == "postings":
+            monkeypatch.setattr(postgres_search, "_READ_WHOLE", 0)
+        log.append(ALICE, talk(8))
+        log.append(ALICE, [draft("edited", "m3"), draft("fork", "f")])
+        line = log.branch(ALICE)
+        ask = MANY_STATEMENTS[name]
+        before = ask(log, line)
+        answers, batches = Connection.answers, []
+
+        def interrupted(connection, batch):
+            batches.append(batch)
+            if len(batches) == 2:
+                monkeypatch.setattr(Connection, "answers", answers)
+                assert other.erase(ALICE).messages
+            return answers(connection, batch)
+
+        with PostgresLog(postgres.url(postgres.app)) as other:
+            monkeypatch.setattr(Connection, "answers", interrupted)
+            assert ask(log, line) == before
+        assert log.tenant_stats(ALICE).records == 0
+
+
 class TestSharing:
     def test_a_forked_child_uses_connections_of_its_own(self, log):
         log.append(ALICE, talk(1))

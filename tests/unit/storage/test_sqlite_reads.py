@@ -9,6 +9,7 @@ import pytest
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage import sqlite_search
 from langchain_ctxmgr.storage.sqlite import SqliteLog
+from langchain_ctxmgr.storage.sqlite_audit import delete
 from tests.contracts.message_log import ALICE, BOB, OTHER, draft, talk
 
 
@@ -90,6 +91,34 @@ def test_no_read_scans_a_table(log, monkeypatch, name, tmp_path):
                 assert "TEMP B-TREE" not in step, (statement, step)
     finally:
         connection.close()
+
+
+@pytest.mark.parametrize("name", ["branch", "head", "search", *BRANCH_READS])
+def test_what_others_erase_meanwhile_does_not_change_an_answer(log, monkeypatch, name, tmp_path):
+    line = log.branch(ALICE)
+    ask = READS.get(name) or (lambda log: BRANCH_READS[name](log, line))
+    before = ask(log)
+    read, selects = log._database.read, []
+
+    def between(statement):
+        selects.append(statement)
+        if len([s for s in selects if s.startswith("SELECT")]) == 2:
+            other._database.write(lambda connection: delete(connection, ALICE))
+
+    def interrupted(work):
+        def run(connection):
+            connection.set_trace_callback(between)
+            try:
+                return work(connection)
+            finally:
+                connection.set_trace_callback(None)
+
+        return read(run)
+
+    with SqliteLog(tmp_path / "log.db") as other:
+        monkeypatch.setattr(log._database, "read", interrupted)
+        assert ask(log) == before
+    assert log.tenant_stats(ALICE).records == 0
 
 
 class TestSearchOverManyMatches:
