@@ -5,9 +5,9 @@ Every refusal is a `ValueError` that says which argument was wrong and with whic
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import repeat
 from typing import TypeAlias, cast
 
@@ -25,6 +25,7 @@ from langchain_ctxmgr.budget.allocation import ContextBudget
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.memory.importance import importance
 from langchain_ctxmgr.records import Draft, Scope
+from langchain_ctxmgr.storage.message_log import require_whole
 
 Messages: TypeAlias = BaseMessage | tuple[str, str] | Sequence[MessageLikeRepresentation]
 """One message (a tuple of role and text is one too), or several in any form LangChain takes."""
@@ -117,11 +118,26 @@ def aware(name: str, moment: object) -> datetime:
     """`moment`, if it is an instant that says where on earth it was that time.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If it is not, or lies outside the years 1 to 9999 of UTC.
     """
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
         raise ValueError(f"{name} must be an aware datetime, got {shown(moment)}")
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(
+            f"{name} must be within the years 1 to 9999 of UTC, got {shown(moment)}"
+        ) from None
     return moment
+
+
+def now_of(clock: Callable[[], datetime]) -> datetime:
+    """The present instant as `clock` tells it.
+
+    Raises:
+        ValueError: If that is no aware datetime.
+    """
+    return aware("what clock() gives", clock())
 
 
 def scope_of(scope: object, tenant_id: str | None) -> Scope:
@@ -160,14 +176,10 @@ def whole_of(scope: object, tenant_id: str | None, doing: str) -> Scope:
     """`scope_of`, for what is done to a whole thread or tenant.
 
     Raises:
-        ValueError: As `scope_of`, and if it names a user, who cannot be told apart there yet.
+        ValueError: As `scope_of` and `message_log.require_whole`.
     """
     where = scope_of(scope, tenant_id)
-    if where.user_id is not None:
-        raise ValueError(
-            f"scope must name a thread or a tenant to {doing}, without a user, "
-            f"got user_id={where.user_id!r}"
-        )
+    require_whole(where, doing)
     return where
 
 

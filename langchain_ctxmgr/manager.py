@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -34,6 +35,7 @@ from langchain_ctxmgr.intake import (
     head_of,
     limit_of,
     messages_of,
+    now_of,
     positive,
     question_of,
     scope_of,
@@ -128,11 +130,11 @@ class ContextManager(Closable):
     ) -> None:
         require(log=log, vectors=vectors, model=model, summarizer=summarizer, selection=selection)
         require(order=order, budget=budget, token_cache_size=token_cache_size, spool=spool)
-        require(listeners=listeners, clock=clock)
-        self._tenant_id = Scope(tenant_id=tenant_id).tenant_id
+        require(listeners=listeners, clock=clock, cache=cache, tenant_id=tenant_id)
+        self._tenant_id = tenant_id
         self._model = model
         self._listeners = tuple(listeners)
-        self._clock = clock
+        self._now = partial(now_of, clock)
         self._budget = budget or (model and ContextBudget.for_model(model)) or None
         self._counter = counter_for(model, cache_size=token_cache_size)
         self._sizes = PromptSizes(Calibration(), model)
@@ -230,7 +232,7 @@ class ContextManager(Closable):
 
     def _record(self, messages: Messages, scope: Scope, at: Moments) -> Plan[list[LogRecord]]:
         thread = self._thread(scope)
-        drafts = drafts_of(messages, at, now=self._clock(), counter=self._counter)
+        drafts = drafts_of(messages, at, now=self._now(), counter=self._counter)
         if not drafts:
             return []
         records = yield from self._recorder.append(thread, drafts)
@@ -321,6 +323,7 @@ class ContextManager(Closable):
         head: str | None,
     ) -> Plan[PreparedContext]:
         started = time.perf_counter()
+        asked_at = self._now()
         thread = self._thread(scope)
         question, lead, given_tools = question_of(query), system_of(system), tools_of(tools)
         head = head_of(head)
@@ -347,7 +350,7 @@ class ContextManager(Closable):
                     max_tokens=room,
                     asked_tokens=limit,
                     budget=budget,
-                    asked_at=self._clock(),
+                    asked_at=asked_at,
                 ),
                 head,
             )
@@ -366,7 +369,7 @@ class ContextManager(Closable):
             max_tokens=limit,
             exact=self._counter.exact,
             budget=budget,
-            cost=cost(view.tokens, self._model, at=self._clock()),
+            cost=cost(view.tokens, self._model, at=asked_at),
             elapsed=elapsed,
         )
 
@@ -413,12 +416,13 @@ class ContextManager(Closable):
         where = self._scope(scope)
         text = text_of("query", query)
         limit = None if max_tokens is None else positive("max_tokens", max_tokens)
+        most, asked_at = positive("k", k), self._now()
         yield from self._indexer.catch_up(str(where.tenant_id), limit=INDEX_STEP)
         branch = None
         if where.thread_id is not None:
             branch = yield from call(self._log.branch, where)
         found = yield from self._recall.find(
-            where, text, asked_at=self._clock(), branch=branch, max_tokens=limit, k=positive("k", k)
+            where, text, asked_at=asked_at, branch=branch, max_tokens=limit, k=most
         )
         return list(found.memories)
 
@@ -463,13 +467,16 @@ class ContextManager(Closable):
                 noted in the log, and whoever writes the vectors next removes it there; call
                 again for a receipt.
         """
-        where = self._scope(scope)
-        return run(self._eraser.erase(where, at=self._clock(), folder=self._folder))
+        return run(self._forgotten(scope))
 
     async def aforget(self, *, scope: Scope) -> ErasureReceipt:
         """`forget` on an event loop."""
-        where = self._scope(scope)
-        return await arun(self._eraser.erase(where, at=self._clock(), folder=self._folder))
+        return await arun(self._forgotten(scope))
+
+    def _forgotten(self, scope: Scope) -> Plan[ErasureReceipt]:
+        self._require_open()
+        where = whole_of(scope, self._tenant_id, "forget")
+        return (yield from self._eraser.erase(where, at=self._now(), folder=self._folder))
 
     def verify(self, *, scope: Scope | None = None) -> Verification:
         """Re-derive every hash of the log, or of a tenant or thread, and say what is wrong.
@@ -490,15 +497,19 @@ class ContextManager(Closable):
             progress: Told `(done, total)` records as it goes.
 
         Raises:
+            ValueError: If `progress` cannot be called.
             StorageError: If the vectors cannot be written, or another process owns them.
         """
-        self._require_open()
-        return run(self._indexer.rebuild(progress=progress))
+        return run(self._reindexed(progress))
 
     async def areindex(self, *, progress: Callable[[int, int], None] | None = None) -> Progress:
         """`reindex` on an event loop."""
+        return await arun(self._reindexed(progress))
+
+    def _reindexed(self, progress: Callable[[int, int], None] | None) -> Plan[Progress]:
         self._require_open()
-        return await arun(self._indexer.rebuild(progress=progress))
+        require(progress=progress)
+        return (yield from self._indexer.rebuild(progress=progress))
 
     def stats(self, *, scope: Scope | None = None) -> dict[str, Any]:
         """Figures of this manager, and of a tenant or thread when one is named or bound.
@@ -517,7 +528,9 @@ class ContextManager(Closable):
         return await arun(self._stats(scope))
 
     def _stats(self, scope: Scope | None) -> Plan[dict[str, Any]]:
-        where = self._whole(scope or (self._tenant_id and Scope()) or None, "count")
+        if scope is None and self._tenant_id is not None:
+            scope = Scope(tenant_id=self._tenant_id)
+        where = self._whole(scope, "count")
         counts = self._counter.stats
         figures: dict[str, Any] = {"tokens": {**asdict(counts), "hit_ratio": counts.hit_ratio}}
         if where is not None:

@@ -31,16 +31,11 @@ class Eraser:
     cached: Cached
 
     def erase(self, scope: Scope, *, at: datetime, folder: Folder | None) -> Plan[ErasureReceipt]:
-        """Erase a thread, or a whole tenant when the scope names no thread.
+        """Erase a thread, or a whole tenant when the scope names no thread; it names no user.
 
         Raises:
-            ValueError: If the scope names a user.
             StorageError: If a part cannot be cleaned; the message says which.
         """
-        if scope.user_id is not None:
-            raise ValueError(
-                f"scope must name a thread or a tenant to forget, got user_id={scope.user_id!r}"
-            )
         yield from self.recorder.erase(scope)
         erased = yield from call(self.log.erase, scope)
         self.views.forget()

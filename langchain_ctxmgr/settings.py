@@ -1,4 +1,7 @@
-"""What a `ContextManager` can be told: with its types for `open`, and checked."""
+"""What a `ContextManager` can be told: with its types for `open`, and checked.
+
+`embeddings` alone is checked where it is made into a model: what a name says is found there.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from langchain_ctxmgr.events import Listener
 from langchain_ctxmgr.intake import shown
 from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.prompt.window import Selector
+from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage.cache import Cache
 from langchain_ctxmgr.view.builder import Summarizer
 
@@ -45,10 +49,13 @@ def require(**settings: Any) -> None:
 
     Raises:
         ValueError: If one is not.
+        TypeError: If there is no setting of that name.
     """
     for name, value in settings.items():
         rule = _RULES.get(name)
-        if rule is not None and not rule.accepts(value):
+        if rule is None:
+            raise TypeError(f"there is no setting {name!r}; there are {', '.join(_RULES)}")
+        if not rule.accepts(value):
             raise ValueError(f"{name} must be {rule.what}, got {shown(value)}")
 
 
@@ -88,6 +95,12 @@ def _is_path(value: object) -> bool:
     return isinstance(value, str | Path) and bool(str(value))
 
 
+def _is_tenant(value: Any) -> bool:
+    """As `Scope` says it; the reason it gives is passed on."""
+    Scope(tenant_id=value)
+    return True
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
@@ -103,7 +116,10 @@ _RULES: Final = {
     "order": _Rule(_is_order, f"one of {', '.join(order.value for order in Order)}"),
     "budget": _Rule(_or_none(_is_budget), "a ContextBudget or None"),
     "spool": _Rule(_or_none(_is_path), "a file's name or None"),
+    "tenant_id": _Rule(_is_tenant, "a tenant's id or None"),
+    "cache": _Rule(_or_none(_or_url(_has("get", "put", "forget"))), "a Cache, a URL or None"),
     "token_cache_size": _Rule(_is_count, "an int of at least 0"),
     "listeners": _Rule(_are_callables, "a sequence of callables"),
     "clock": _Rule(callable, "a callable that gives an aware datetime"),
+    "progress": _Rule(_or_none(callable), "a callable or None"),
 }

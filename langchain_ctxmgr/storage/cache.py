@@ -93,11 +93,29 @@ def check_ttl(ttl: timedelta | None) -> timedelta:
     Raises:
         ValueError: If it is not positive.
     """
-    if ttl is None:
-        return MAX_TTL
-    if ttl <= timedelta():
-        raise ValueError(f"ttl must be positive, got {ttl!r}")
-    return min(ttl, MAX_TTL)
+    return MAX_TTL if ttl is None else min(check_span("ttl", ttl), MAX_TTL)
+
+
+def check_span(name: str, span: timedelta) -> timedelta:
+    """`span`, if it is a time that lasts.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not isinstance(span, timedelta) or span <= timedelta():  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"{name} must be positive and a timedelta, got {span!r}")
+    return span
+
+
+def check_bound(name: str, bound: int) -> int:
+    """`bound`, if it is a number that lets something in.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not isinstance(bound, int) or isinstance(bound, bool) or bound < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"{name} must be at least 1 and an int, got {bound!r}")
+    return bound
 
 
 def check_value(value: bytes) -> None:
@@ -129,11 +147,8 @@ class MemoryCache:
         max_entries: int = MAX_ENTRIES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        for name, bound in (("max_bytes", max_bytes), ("max_entries", max_entries)):
-            if bound < 1:
-                raise ValueError(f"{name} must be at least 1, got {bound}")
-        self._max_bytes = max_bytes
-        self._max_entries = max_entries
+        self._max_bytes = check_bound("max_bytes", max_bytes)
+        self._max_entries = check_bound("max_entries", max_entries)
         self._clock = clock
         self._closed = False
         self._start()

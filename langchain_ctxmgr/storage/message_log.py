@@ -278,7 +278,7 @@ class MessageLog(Protocol):
         adds no erasure. The thread can be recorded into afterwards, from position 0.
 
         Raises:
-            ValueError: If the scope names a user and no thread.
+            ValueError: If the scope names a user.
             StorageError: If the rows are gone but other connections keep the files from
                 being cleaned; the next `erase` finishes it.
         """
@@ -419,16 +419,19 @@ def tenant_of(scope: Scope) -> str:
     return scope.tenant_id
 
 
-def require_erasable(scope: Scope) -> None:
-    """Return when `scope` names all that an erasure would take.
+def require_whole(scope: Scope, doing: str) -> None:
+    """Return when `scope` names a whole thread or tenant: what is done takes all of it.
 
     Raises:
-        ValueError: If it names no tenant, or a user without a thread: a user's records cannot
-            be erased apart, and taking the tenant's for them would be far too much.
+        ValueError: If it names no tenant, or a user: their records cannot be told apart there,
+            and taking everyone's for them would be far too much.
     """
     tenant_of(scope)
-    if user_of(scope) is not None:
-        raise ValueError(f"scope must name a thread or a tenant to erase, got {scope}")
+    if scope.user_id is not None:
+        raise ValueError(
+            f"scope must name a thread or a tenant to {doing}, without a user, "
+            f"got user_id={scope.user_id!r}"
+        )
 
 
 def user_of(scope: Scope) -> str | None:

@@ -36,7 +36,7 @@ from langchain_ctxmgr.storage.message_log import (
     PendingRecords,
     TermHit,
     Verification,
-    require_erasable,
+    require_whole,
     tenant_of,
     thread_of,
 )
@@ -401,7 +401,7 @@ class PostgresLog:
         the erasure, VACUUM leaves the rows. `VACUUM FULL` on the schema's tables, which
         locks them meanwhile, rewrites the data files without them at once.
         """
-        require_erasable(scope)
+        require_whole(scope, "erase")
         erased = self._database.run(audit.erase(scope))
         if erased.threads:
             self._vacuum()

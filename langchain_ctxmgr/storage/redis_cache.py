@@ -37,7 +37,9 @@ from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage.cache import (
     MAX_TTL,
     MAX_VALUE_BYTES,
+    check_bound,
     check_scope,
+    check_span,
     check_ttl,
     check_value,
 )
@@ -165,17 +167,13 @@ class RedisCache:
         timeout: timedelta = TIMEOUT,
         max_entries: int = MAX_TENANT_ENTRIES,
     ) -> None:
-        if timeout <= timedelta():
-            raise ValueError(f"timeout must be positive, got {timeout!r}")
-        if max_entries < 1:
-            raise ValueError(f"max_entries must be at least 1, got {max_entries}")
-        if _PREFIX.fullmatch(prefix) is None:
+        seconds = check_span("timeout", timeout).total_seconds()
+        if not isinstance(prefix, str) or _PREFIX.fullmatch(prefix) is None:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"prefix must be 1 to 64 letters, digits or ._:-, got {prefix!r}")
         self._where = _address(url)
         self._url = url
         self._prefix = prefix
-        self._max_entries = max_entries
-        seconds = timeout.total_seconds()
+        self._max_entries = check_bound("max_entries", max_entries)
         self._settings: dict[str, Any] = {
             "max_connections": MAX_CONNECTIONS,
             "timeout": seconds,
@@ -421,7 +419,7 @@ def _address(url: str) -> str:
     Raises:
         ValueError: If it cannot be read. The message does not show it: it may hold a password.
     """
-    scheme = url.partition("://")[0]
+    scheme = url.partition("://")[0] if isinstance(url, str) else ""  # pyright: ignore[reportUnnecessaryIsInstance]
     if scheme not in {"redis", "rediss", "unix"} or "://" not in url:
         raise ValueError("the cache's URL must begin with redis://, rediss:// or unix://")
     try:

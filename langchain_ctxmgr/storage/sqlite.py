@@ -26,7 +26,7 @@ from langchain_ctxmgr.storage.message_log import (
     PendingRecords,
     TermHit,
     Verification,
-    require_erasable,
+    require_whole,
     tenant_of,
     thread_of,
 )
@@ -361,7 +361,7 @@ class SqliteLog:
 
     def erase(self, scope: Scope) -> Erased:
         """Remove a thread or a whole tenant: nothing of it is left in the file or its WAL."""
-        require_erasable(scope)
+        require_whole(scope, "erase")
         erased = self._database.write(lambda c: delete(c, scope))
         self._database.exclusive(lambda c: clean(c, self._busy_timeout))
         return erased

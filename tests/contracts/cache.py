@@ -188,7 +188,7 @@ class CacheContract:
             with pytest.raises(ValueError, match="tenant_id"):
                 await use()
 
-    @pytest.mark.parametrize("ttl", [timedelta(), timedelta(seconds=-1)])
+    @pytest.mark.parametrize("ttl", [timedelta(), timedelta(seconds=-1), 5, "1"])
     def test_a_time_that_is_over_is_an_error(self, cache, ttl):
         with pytest.raises(ValueError, match="ttl must be positive"):
             cache.put(ALICE, "k", b"v", ttl=ttl)

@@ -27,6 +27,8 @@ from langchain_ctxmgr.storage.message_log import IndexMarks, MessageLog, Pending
 ALICE = Scope(tenant_id="acme", thread_id="t1", user_id="alice")
 BOB = Scope(tenant_id="acme", thread_id="t2", user_id="bob")
 OTHER = Scope(tenant_id="globex", thread_id="t1")
+ALICES = Scope(tenant_id="acme", thread_id="t1")
+"""The whole of a thread, as what takes all of it wants it named."""
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 CANARY = "canaryword"
 
@@ -530,8 +532,8 @@ class MessageLogContract:
         assert log.erasures(0) == []
         log.append(ALICE, talk(1))
         log.append(OTHER, talk(1))
-        log.erase(ALICE)
-        log.erase(ALICE)
+        log.erase(ALICES)
+        log.erase(ALICES)
         log.erase(Scope(tenant_id="globex"))
         first, second = log.erasures(0)
         assert first.scope == Scope(tenant_id="acme", thread_id=ALICE.thread_id)
@@ -603,7 +605,7 @@ class MessageLogContract:
         mine = log.append(ALICE, talk(5))
         log.append(BOB, talk(2))
         log.put_derived(ALICE, "choice", "k", b"x")
-        erased = log.erase(ALICE)
+        erased = log.erase(ALICES)
         assert (erased.threads, erased.messages, erased.derived) == (1, 5, 1)
         assert erased.seqs == tuple(record.seq for record in mine)
         assert list(log.history(ALICE)) == []
@@ -613,11 +615,11 @@ class MessageLogContract:
         assert log.fetch(ALICE, erased.seqs) == []
         assert ids(log.history(BOB)) == ["m0", "m1"]
         assert log.verify().ok
-        assert log.erase(ALICE).messages == 0
+        assert log.erase(ALICES).messages == 0
 
     def test_an_erased_thread_can_be_recorded_into_again(self, log):
         old = log.append(ALICE, talk(3))
-        log.erase(ALICE)
+        log.erase(ALICES)
         new = log.append(ALICE, talk(2))
         assert [record.position for record in new] == [0, 1]
         assert new[0].seq > old[-1].seq
@@ -626,8 +628,9 @@ class MessageLogContract:
 
     def test_erasing_a_user_takes_nobody_elses_records(self, log):
         log.append(ALICE, talk(2))
-        with pytest.raises(ValueError, match="a thread or a tenant"):
-            log.erase(Scope(tenant_id="acme", user_id="alice"))
+        for scope in (ALICE, Scope(tenant_id="acme", user_id="alice")):
+            with pytest.raises(ValueError, match=r"to erase, without a user, got user_id='alice'"):
+                log.erase(scope)
         assert ids(log.history(ALICE)) == ["m0", "m1"]
 
     def test_erasing_a_tenant_leaves_the_others(self, log):
@@ -725,7 +728,7 @@ class MessageLogContract:
     )
     def test_views_are_a_fold_of_the_history(self, plain, batches: Sequence[Any]):
         """Whatever hosts send, a view is the newest revisions along one line of parents."""
-        plain.erase(ALICE)
+        plain.erase(ALICES)
         for batch in batches:
             plain.append(ALICE, [draft(f"{i}.{v}", f"m{i}", tokens=i + 1) for i, v in batch])
         records = list(plain.history(ALICE))

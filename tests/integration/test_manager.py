@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 
@@ -40,6 +40,8 @@ from tests.histories import assert_valid
 
 SCOPE = Scope(tenant_id="acme", thread_id="t-1")
 START = datetime(2026, 3, 2, 9, tzinfo=UTC)
+EARLIEST = datetime.min.replace(tzinfo=timezone(timedelta(hours=12)))
+LATEST = datetime.max.replace(tzinfo=timezone(-timedelta(hours=12)))
 FACT = "My daughter Mia is allergic to hazelnuts."
 
 
@@ -265,11 +267,50 @@ class TestArguments:
             (datetime(2026, 1, 1), "at must be an aware datetime"),  # noqa: DTZ001
             ([START], "at must have one instant for each of 2 messages, got 1"),
             ("today", "at must be a sequence, got 'today'"),
+            (EARLIEST, "at must be within the years 1 to 9999 of UTC"),
+            ([START, LATEST], r"at\[1\] must be within the years 1 to 9999 of UTC"),
         ],
     )
     def test_an_instant_must_be_aware(self, manager, at, message):
         with pytest.raises(ValueError, match=message):
             manager.record([HumanMessage("a"), AIMessage("b")], scope=SCOPE, at=at)
+
+    @pytest.mark.parametrize("given", [None, 5, datetime(2026, 1, 1), EARLIEST, LATEST])  # noqa: DTZ001
+    def test_a_clock_that_gives_no_instant_is_told_before_anything_is_done(self, tmp_path, given):
+        with ContextManager.open(tmp_path, model="gpt-4o-mini") as manager:
+            manager.record(HumanMessage("a", id="a"), scope=SCOPE)
+            before = manager.stats(scope=SCOPE)
+        events = []
+        wrong = ContextManager.open(
+            tmp_path, model="gpt-4o-mini", clock=lambda: given, listeners=[events.append]
+        )
+        with wrong as manager:
+            for use in (
+                lambda: manager.record(HumanMessage("b"), scope=SCOPE),
+                lambda: manager.record(HumanMessage("b"), scope=SCOPE, at=START),
+                lambda: manager.prepare(scope=SCOPE, query="x", max_tokens=500),
+                lambda: manager.recall("a", scope=SCOPE),
+                lambda: manager.forget(scope=SCOPE),
+            ):
+                with pytest.raises(ValueError, match=r"^what clock\(\) gives must be "):
+                    use()
+            after = manager.stats(scope=SCOPE)
+        assert after["log"] == before["log"]
+        assert events == []
+
+    def test_a_progress_that_cannot_be_called_is_named_and_the_vectors_stay(self, manager):
+        manager.record(HumanMessage("a"), scope=SCOPE)
+        with pytest.raises(ValueError, match="progress must be a callable or None, got 'x'"):
+            manager.reindex(progress="x")
+        assert manager.stats()["index"] == {"behind": 0}
+        assert manager._folder.vectors.count(Scope(tenant_id="acme")) == 1
+
+    @pytest.mark.parametrize("scope", ["", 0, [], {}, False])
+    def test_a_scope_that_is_none_is_told_from_one_left_out(self, scope):
+        with ContextManager.open(None, model="gpt-4o-mini", tenant_id="acme") as manager:
+            assert manager.stats()["log"]["records"] == 0
+            with pytest.raises(ValueError, match="scope must be a Scope, got"):
+                manager.stats(scope=scope)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -322,6 +363,8 @@ class TestArguments:
             {"listeners": [5]},
             {"listeners": print},
             {"clock": 5},
+            {"cache": 5},
+            {"spool": 5},
         ],
     )
     def test_a_wrong_setting_is_named_and_nothing_is_made(self, tmp_path, setting):
@@ -330,7 +373,12 @@ class TestArguments:
             ContextManager.open(tmp_path / "new", **{"model": "gpt-4o-mini", **setting})
         assert not (tmp_path / "new").exists()
 
-    @pytest.mark.parametrize("part", ["log", "vectors"])
+    def test_a_setting_of_no_known_name_is_told_and_nothing_is_made(self, tmp_path):
+        with pytest.raises(TypeError, match="there is no setting 'modle'"):
+            ContextManager.open(tmp_path / "new", modle="gpt-4o-mini")
+        assert not (tmp_path / "new").exists()
+
+    @pytest.mark.parametrize("part", ["log", "vectors", "cache"])
     def test_a_part_that_is_none_is_named(self, tmp_path, part):
         parts = {"log": SqliteLog(tmp_path / "log.db"), part: 5}
         with pytest.raises(ValueError, match=rf"^{part} must be a .*, got 5"):
@@ -349,8 +397,8 @@ class TestArguments:
             ("human", "!"),
         ]
 
-    @pytest.mark.parametrize("method", ["verify", "stats"])
-    def test_a_user_is_not_counted_or_verified_apart(self, manager, method):
+    @pytest.mark.parametrize("method", ["verify", "stats", "forget"])
+    def test_a_user_is_not_counted_verified_or_forgotten_apart(self, manager, method):
         with pytest.raises(ValueError, match="without a user, got user_id='ann'"):
             getattr(manager, method)(scope=Scope(tenant_id="acme", user_id="ann"))
 

@@ -19,7 +19,7 @@ from langchain_ctxmgr.storage.postgres import PostgresLog
 from langchain_ctxmgr.storage.postgres_append import append
 from langchain_ctxmgr.storage.postgres_pool import Connection
 from langchain_ctxmgr.storage.postgres_work import COMMIT, Work
-from tests.contracts.message_log import ALICE, BOB, OTHER, draft, ids, talk
+from tests.contracts.message_log import ALICE, ALICES, BOB, OTHER, draft, ids, talk
 from tests.integration import postgres_restarts
 from tests.postgres_server import own_server
 
@@ -249,7 +249,7 @@ class TestOneSnapshot:
             batches.append(batch)
             if len(batches) == 2:
                 monkeypatch.setattr(Connection, "answers", answers)
-                assert other.erase(ALICE).messages
+                assert other.erase(ALICES).messages
             return answers(connection, batch)
 
         with PostgresLog(postgres.url(postgres.app)) as other:
@@ -346,7 +346,7 @@ class TestTables:
         postgres.empty()
         with PostgresLog(postgres.url()) as log, postgres.connect() as connection:
             log.append(ALICE, talk(200))
-            log.erase(ALICE)
+            log.erase(ALICES)
             for table in ("records", "postings"):
                 connection.execute("SELECT pg_stat_force_next_flush()")
                 size = connection.execute("SELECT pg_relation_size(%s)", (f"ctxmgr.{table}",))
@@ -407,7 +407,7 @@ class TestAServerThat:
         assert list(log.history(ALICE)) == recorded
         assert len(recorded) == 2
         lost.clear()
-        erased = log.erase(ALICE)
+        erased = log.erase(ALICES)
         assert lost
         assert erased.seqs == tuple(record.seq for record in recorded)
         assert len(log.erasures(0)) == 1

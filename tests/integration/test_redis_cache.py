@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 import time
@@ -17,7 +18,6 @@ from langchain_ctxmgr import ContextManager, Scope
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import Degraded, Event
 from langchain_ctxmgr.memory import breaker
-from langchain_ctxmgr.parts import cache_from
 from langchain_ctxmgr.storage.cache import MAX_TTL, MemoryCache
 from langchain_ctxmgr.storage.redis_cache import RedisCache
 from tests.services import OwnRedis, free_port
@@ -114,11 +114,18 @@ class TestConstruction:
         )
 
     @pytest.mark.parametrize(
-        "url", ["http://h:secret@x", "secret", "redis://u:se/secret@h:1", "redis://h:port-secret"]
+        "url",
+        [
+            "http://h:secret@x",
+            "secret",
+            b"secret",
+            "redis://u:se/secret@h:1",
+            "redis://h:port-secret",
+        ],
     )
     def test_a_url_that_cannot_be_read_is_an_error_that_does_not_show_it(self, url):
         with pytest.raises(ValueError, match="the cache's URL") as wrong:
-            cache_from(url)
+            RedisCache(url)
         assert "secret" not in str(wrong.value)
         assert wrong.value.__suppress_context__ or wrong.value.__context__ is None
 
@@ -130,7 +137,22 @@ class TestConstruction:
         )
         subprocess.run([sys.executable, "-c", code], check=True)
 
-    @pytest.mark.parametrize("prefix", ["", "a*b", "{a}", "x" * 65])
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("timeout", 0),
+            ("timeout", timedelta()),
+            ("timeout", None),
+            ("max_entries", "x"),
+            ("max_entries", 0),
+            ("prefix", 7),
+        ],
+    )
+    def test_a_wrong_setting_is_named(self, name, value):
+        with pytest.raises(ValueError, match=f"^{name} must be .*, got {re.escape(repr(value))}"):
+            RedisCache("redis://h", **{name: value})
+
+    @pytest.mark.parametrize("prefix", ["", "a*b", "{a}", "x" * 65, None])
     def test_a_prefix_that_could_match_other_names_is_an_error(self, prefix):
         with pytest.raises(ValueError, match="prefix must be"):
             RedisCache("redis://h", prefix=prefix)

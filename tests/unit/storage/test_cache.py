@@ -39,6 +39,9 @@ class TestMemoryCache:
         assert cache.get(SCOPE, "k") is None
 
     @pytest.mark.parametrize("bound", ["max_bytes", "max_entries"])
-    def test_a_bound_of_nothing_is_an_error(self, bound):
-        with pytest.raises(ValueError, match=f"{bound} must be at least 1, got 0"):
-            MemoryCache(**{bound: 0})
+    @pytest.mark.parametrize("value", [0, "x", None, 1.5, True])
+    def test_a_bound_of_nothing_is_an_error(self, bound, value):
+        with pytest.raises(
+            ValueError, match=f"{bound} must be at least 1 and an int, got {value!r}"
+        ):
+            MemoryCache(**{bound: value})

@@ -11,7 +11,7 @@ import pytest
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.storage.message_log import MAX_PROBLEMS
 from langchain_ctxmgr.storage.sqlite import SqliteLog
-from tests.contracts.message_log import ALICE, BOB, OTHER, draft, ids, talk
+from tests.contracts.message_log import ALICE, ALICES, BOB, OTHER, draft, ids, talk
 
 CANARY = "xylophonecanary"
 
@@ -179,7 +179,7 @@ class TestErasing:
     def test_no_byte_of_an_erased_thread_is_left(self, log, path):
         self.fill(log)
         assert CANARY.encode() in self.bytes_on_disk(path)
-        erased = log.erase(ALICE)
+        erased = log.erase(ALICES)
         assert (erased.messages, erased.derived) == (120, 8)
         assert CANARY.encode() not in self.bytes_on_disk(path)
         assert len(ids(log.history(BOB))) == 60
@@ -191,14 +191,14 @@ class TestErasing:
         self.fill(log)
         with SqliteLog(path) as other:
             assert len(list(other.history(BOB))) == 60
-            log.erase(ALICE)
+            log.erase(ALICES)
             assert CANARY.encode() not in self.bytes_on_disk(path)
             assert list(other.history(ALICE)) == []
 
     def test_the_keyword_index_forgets_the_terms(self, log, path):
         log.append(ALICE, [draft("x", terms=(0x7ABCDEF0,))])
         log.append(OTHER, [draft("x", terms=(0x7ABCDEF1,))])
-        log.erase(ALICE)
+        log.erase(ALICES)
         assert b"7abcdef0" not in self.bytes_on_disk(path)
         with closing(sqlite3.connect(path)) as other:
             other.execute(
@@ -214,8 +214,8 @@ class TestErasing:
             reader.execute("BEGIN")
             reader.execute("SELECT count(*) FROM records").fetchone()
             with pytest.raises(StorageError, match="call erase again"):
-                log.erase(ALICE)
+                log.erase(ALICES)
             assert list(log.history(ALICE)) == []
             reader.execute("COMMIT")
-        assert log.erase(ALICE).messages == 0
+        assert log.erase(ALICES).messages == 0
         assert CANARY.encode() not in self.bytes_on_disk(path)
