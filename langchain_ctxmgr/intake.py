@@ -87,14 +87,15 @@ def drafts_of(
 
 def _draft(message: BaseMessage, at: datetime, counter: TokenCounter) -> Draft:
     text = message_text(message)
+    seen = cues(text)
     return Draft(
         message=message,
         at=at,
         tokens=counter.message(message),
         encoding=counter.name,
-        importance=importance(message, text).score,
+        importance=importance(message, text, seen).score,
         terms=terms(text),
-        cues=cues(text).value,
+        cues=seen.value,
     )
 
 

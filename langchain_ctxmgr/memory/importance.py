@@ -47,23 +47,25 @@ class Importance(NamedTuple):
     reasons: tuple[str, ...]
 
 
-def importance(message: BaseMessage, text: str | None = None) -> Importance:
-    """The importance of `message`; `text` spares reading it a second time.
+def importance(
+    message: BaseMessage, text: str | None = None, seen: Cue | None = None
+) -> Importance:
+    """The importance of `message`; `text` and the cues `seen` in it spare reading it again.
 
     A message that says nothing weighs 0, small talk next to nothing.
     """
     said = message_text(message) if text is None else text
     if not said.strip():
         return Importance(0.0, ("says nothing",))
-    seen = cues(said).value
-    if seen & Cue.SMALL_TALK.value:
+    found = (cues(said) if seen is None else seen).value
+    if found & Cue.SMALL_TALK.value:
         return Importance(_SMALL_TALK, ("small talk",))
     role = message.type.removesuffix("MessageChunk").lower()
     score = _BASE.get(role, _BASE["chat"])
     reasons = [f"{role} message"]
     share = 1.0 if role in {"human", "system"} or _is_person(message) else _MACHINE_SHARE
     for cue, weight, reason in _WEIGHTS:
-        if seen & cue:
+        if found & cue:
             score += weight * share
             reasons.append(reason)
     if len(said) < _SHORT_CHARS:
