@@ -56,12 +56,12 @@ class Folder(NamedTuple):
                     other.drop()
                 shutil.rmtree(path)
 
-    def have_followed_erasures(self) -> bool:
-        """Whether every index in the folder has carried out every erasure of the log."""
-        newest = max((erasure.id for erasure in self.log.erasures(0)), default=0)
+    def have_followed(self, tenant_id: str) -> bool:
+        """Whether every index in the folder has carried out every erasure of a tenant's."""
+        newest = max((erasure.id for erasure in self.log.erasures(tenant_id, 0)), default=0)
         indexes = [edge_folder.read(path) for path in self.vectors.path.parent.glob("*")]
         return all(
-            self.log.marks("", index.index_id).erasure_id >= newest
+            self.log.marks(tenant_id, index.index_id).erasure_id >= newest
             for index in indexes
             if index is not None
         )

@@ -16,7 +16,7 @@ from langchain_ctxmgr.memory.cached import Cached
 from langchain_ctxmgr.memory.indexer import Indexer
 from langchain_ctxmgr.recording import Recorder
 from langchain_ctxmgr.records import ErasureReceipt, Scope
-from langchain_ctxmgr.storage.message_log import MessageLog
+from langchain_ctxmgr.storage.message_log import MessageLog, tenant_of
 from langchain_ctxmgr.view.builder import ViewBuilder
 
 
@@ -68,7 +68,7 @@ class Eraser:
             if folder is not None:
                 folder.drop_other_vectors()
         except ShardInUseError:
-            if folder is None or not folder.have_followed_erasures():
+            if folder is None or not folder.have_followed(tenant_of(scope)):
                 raise
             return 0
         return vectors

@@ -48,14 +48,21 @@ class Breaker:
         """The part answered: the next failure is a new one."""
         self._asked_again_at = None
 
+    def refused(self, error: Exception) -> None:
+        """The part works and would not do this: told of each time, and it is asked again."""
+        self._tell(error)
+
     def failed(self, error: Exception) -> None:
         """The part failed: leave it alone, and tell of it if it was well before."""
         is_new = self._asked_again_at is None
         self._asked_again_at = self._clock() + REST_SECONDS
         if is_new:
-            reason = f"{type(error).__name__}: {error}"
-            event = Degraded(part=self._part, reason=reason, fallback=self._fallback)
-            emit(self._listeners, event)
+            self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        event = Degraded(part=self._part, reason=reason, fallback=self._fallback)
+        emit(self._listeners, event)
 
 
 class Breakers(NamedTuple):

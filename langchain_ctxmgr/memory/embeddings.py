@@ -30,7 +30,8 @@ minutes."""
 
 _LOCAL = "sentence-transformers"
 _OPENAI = "openai"
-_PROBE = "size"
+PROBE = "size"
+"""A text that any model takes: to learn its size, and whether it answers at all."""
 _IN_CONTEXT = " in context"
 """Tells vectors of turns read in their context from those of the turns alone."""
 _SECRETS = ("key", "token", "secret", "password", "credential", "auth")
@@ -77,7 +78,7 @@ class Embedder:
     def learn(self, *, anew: bool = False) -> Plan[None]:
         """Ask the model for the size of its vectors, once unless `anew`."""
         if anew or self._size is None:
-            self._size = len((yield from call(self.model.embed_query, _PROBE)))
+            self._size = len((yield from call(self.model.embed_query, PROBE)))
 
 
 def learn_size(embedder: Embedder | None, encoder: Breaker) -> Plan[None]:
@@ -111,13 +112,14 @@ class QuestionVectors:
         Raises:
             ValueError: If the model's answer cannot be searched; the model's own errors pass.
         """
+        asked = question.encode(errors="replace").decode()  # no model takes a lone surrogate
 
         def ask() -> Plan[bytes]:
             model = self._embedder.model
             if isinstance(model, TurnEmbeddings):
-                answer = yield from call(model.embed_question, question)
+                answer = yield from call(model.embed_question, asked)
             else:
-                answer = Encoded((yield from call(model.embed_query, question)), None)
+                answer = Encoded((yield from call(model.embed_query, asked)), None)
             with np.errstate(over="ignore"):
                 vector = np.asarray(answer.vector, dtype="<f4")
             check_vectors([vector.tolist()], count=1, dense=dense)
@@ -125,7 +127,7 @@ class QuestionVectors:
 
         size = 0 if dense is None else dense.size
         name = self._embedder.name if dense is None else dense.name
-        told = f"{name}\0{size}\0{question}"
+        told = f"{name}\0{size}\0{asked}"
         key = f"question/{sha256(told.encode()).hexdigest()}"
         return _of_bytes((yield from self._cached.value(scope, key, ask, ttl=QUESTION_TTL)))
 
@@ -148,6 +150,15 @@ def _of_bytes(kept: bytes) -> Encoded:
         return Encoded(vector.tolist(), None)
     spans = [(int(start), int(end)) for start, end in rows[:, :2]]
     return Encoded(vector.tolist(), Tokens(spans, rows[:, 2:]))
+
+
+def answers(embedder: Embedder) -> Plan[bool]:
+    """Whether the model takes a plain text: then it is the text it refused that is at fault."""
+    try:
+        yield from call(embedder.model.embed_query, PROBE)
+    except Exception:  # noqa: BLE001 - any model may be behind it
+        return False
+    return True
 
 
 def check_vectors(

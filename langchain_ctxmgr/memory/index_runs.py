@@ -13,21 +13,27 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.storage.vectors import VectorStore
 
+T = TypeVar("T")
+
 CLAIM: Final = timedelta(minutes=2)
 """How long a worker that died keeps others from a tenant's part of the index."""
 PATIENCE: Final = timedelta(seconds=30)
-"""How long an erasure waits for the run under way."""
+"""How long an erasure or a rebuild waits for the run under way."""
 _PAUSE_SECONDS: Final = 0.02
+
+
+class ClaimLostError(StorageError):
+    """Another process took over a tenant's part of the index: this one was too slow."""
 
 
 class IndexRuns:
@@ -41,8 +47,9 @@ class IndexRuns:
     def _start_process(self) -> None:
         self._pid = os.getpid()
         self._holder = uuid.uuid4().hex
-        self._tenants: set[str] = set()
         self._lock = threading.Lock()
+        self._running: set[str] = set()
+        self._claimed_at: dict[str, float] = {}
 
     @contextmanager
     def entered(self, tenant_id: str) -> Generator[bool]:
@@ -50,27 +57,67 @@ class IndexRuns:
         if os.getpid() != self._pid:
             self._start_process()
         with self._lock:
-            is_first = tenant_id not in self._tenants
-            if is_first:
-                self._tenants.add(tenant_id)
+            is_only = tenant_id not in self._running
+            if is_only:
+                self._running.add(tenant_id)
         try:
-            yield is_first
+            yield is_only
         finally:
-            if is_first:
-                self._tenants.discard(tenant_id)
+            if is_only:
+                self._running.discard(tenant_id)
 
-    def claim(self, tenant_id: str) -> Plan[bool]:
-        """Whether this process may write for the tenant; asked again, it may for longer."""
+    def alone(self, tenant_id: str, work: Callable[[], Plan[T]]) -> Plan[T | None]:
+        """What `work` gives, holding the tenant's claim; None where it cannot be had.
+
+        The claim is given back whatever becomes of `work`: by a thread when its task is
+        cancelled, since a plan that is closed can wait for nothing.
+        """
+        with self.entered(tenant_id) as is_only:
+            if not is_only or not (yield from self._claim(tenant_id)):
+                return None
+            try:
+                done = yield from work()
+            except GeneratorExit:
+                threading.Thread(target=self._give_back, args=(tenant_id,), daemon=True).start()
+                raise
+            except BaseException:
+                yield from self._release(tenant_id)
+                raise
+            yield from self._release(tenant_id)
+            return done
+
+    def prolong(self, tenant_id: str) -> Plan[None]:
+        """Hold the claim for longer, if much of it is over.
+
+        Raises:
+            ClaimLostError: If another process has it.
+        """
+        claimed_at = self._claimed_at.get(tenant_id)
+        if claimed_at is None or time.monotonic() - claimed_at < CLAIM.total_seconds() / 4:
+            return
+        if not (yield from self._claim(tenant_id)):
+            raise ClaimLostError(f"another process indexes {tenant_id!r} by now")
+
+    def _claim(self, tenant_id: str) -> Plan[bool]:
         if not self._vectors.is_shared:
             return True
-        task = f"index {self._vectors.index_id}"
-        return (yield from call(self._log.claim, tenant_id, task, self._holder, CLAIM))
+        asked_at = time.monotonic()
+        is_ours = yield from call(self._log.claim, tenant_id, self._task(), self._holder, CLAIM)
+        if is_ours:
+            self._claimed_at[tenant_id] = asked_at
+        return is_ours
 
-    def release(self, tenant_id: str) -> Plan[None]:
-        """Let other processes write for the tenant."""
-        if self._vectors.is_shared:
-            task = f"index {self._vectors.index_id}"
-            yield from call(self._log.release, tenant_id, task, self._holder)
+    def _release(self, tenant_id: str) -> Plan[None]:
+        if self._claimed_at.pop(tenant_id, None) is not None:
+            yield from call(self._log.release, tenant_id, self._task(), self._holder)
+
+    def _give_back(self, tenant_id: str) -> None:
+        if self._claimed_at.pop(tenant_id, None) is not None:
+            with suppress(StorageError):  # it ends by itself
+                self._log.release(tenant_id, self._task(), self._holder)
+
+    def _task(self) -> str:
+        return f"index {self._vectors.index_id}"
 
     def pause(self, until: float) -> Plan[None]:
         """Wait a moment for another run.

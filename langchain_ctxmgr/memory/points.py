@@ -29,9 +29,12 @@ class Embedding(NamedTuple):
 
 
 def document_text(record: LogRecord) -> str:
-    """The text an embedding is made of: speaker and words, since both are asked for."""
-    said = message_text(record.message)
-    return f"{record.speaker or _SIDES.get(record.role, record.role)}: {said}"
+    """The text an embedding is made of: speaker and words, since both are asked for.
+
+    A surrogate that UTF-8 cannot hold is a question mark: no model takes it.
+    """
+    said = f"{record.speaker or _SIDES.get(record.role, record.role)}: "
+    return (said + message_text(record.message)).encode(errors="replace").decode()
 
 
 def keyword_vectors(terms: Sequence[int], seq: int) -> dict[str, SparseVector]:

@@ -26,6 +26,7 @@ from langchain_ctxmgr.memory.embeddings import (
     Embedder,
     QuestionVectors,
     UnknownSizeError,
+    answers,
     learn_size,
 )
 from langchain_ctxmgr.memory.late import similarity, token_weights
@@ -265,14 +266,17 @@ class Recall:
 
         The boundary for the embedding model: without it, keywords.
         """
-        if self._questions is None or self._vectors is None:
+        if self._questions is None or self._embedder is None or self._vectors is None:
             return None
         if not (self._encoder.is_closed and self._store.is_closed):
             return None
         try:
             encoded = yield from self._questions.encoded(scope, read.text, self._vectors.dense)
         except Exception as error:  # noqa: BLE001 - any model may be behind it
-            self._encoder.failed(error)
+            if (yield from answers(self._embedder)):
+                self._encoder.refused(error)
+            else:
+                self._encoder.failed(error)
             return None
         self._encoder.worked()
         bounds = _bounds(read)

@@ -53,7 +53,7 @@ class IndexMarks(NamedTuple):
     dense_seq: int = 0
     """The `seq` up to which it has their embeddings."""
     erasure_id: int = 0
-    """The newest erasure it has carried out, of whatever tenant."""
+    """The newest erasure of the tenant's that it has carried out."""
 
 
 class Erasure(NamedTuple):
@@ -229,15 +229,19 @@ class MessageLog(Protocol):
         """Note how far an index has taken in a tenant's records."""
         ...
 
-    def erasures(self, after_id: int) -> list[Erasure]:
-        """What was erased of any tenant after the erasure `after_id`, oldest first.
+    def erasures(self, tenant_id: str, after_id: int) -> list[Erasure]:
+        """What was erased of a tenant after the erasure `after_id`, oldest first.
 
         One that is noted later never has a lower id.
         """
         ...
 
-    def set_erased(self, index_id: str, erasure_id: int) -> None:
-        """Note that an index has carried out every erasure up to `erasure_id`, at least."""
+    def set_erased(self, tenant_id: str, index_id: str, erasure_id: int) -> None:
+        """Note that an index has carried out a tenant's erasures up to `erasure_id`, at least."""
+        ...
+
+    def unfollowed(self, index_id: str, limit: int) -> list[str]:
+        """Up to `limit` tenants with an erasure that an index has not carried out."""
         ...
 
     def claim(self, tenant_id: str, task: str, holder: str, duration: timedelta) -> bool:
@@ -365,12 +369,16 @@ class MessageLog(Protocol):
         """`set_marks` without blocking the event loop."""
         ...
 
-    async def aerasures(self, after_id: int) -> list[Erasure]:
+    async def aerasures(self, tenant_id: str, after_id: int) -> list[Erasure]:
         """`erasures` without blocking the event loop."""
         ...
 
-    async def aset_erased(self, index_id: str, erasure_id: int) -> None:
+    async def aset_erased(self, tenant_id: str, index_id: str, erasure_id: int) -> None:
         """`set_erased` without blocking the event loop."""
+        ...
+
+    async def aunfollowed(self, index_id: str, limit: int) -> list[str]:
+        """`unfollowed` without blocking the event loop."""
         ...
 
     async def aclaim(self, tenant_id: str, task: str, holder: str, duration: timedelta) -> bool:

@@ -112,8 +112,7 @@ def _migrated(
             words_seq=max(own.words_seq, mark.words_seq),
             dense_seq=max(own.dense_seq, mark.dense_seq),
         )
-    erased = max((mark.erasure_id for mark in marks.values()), default=0)
-    yield from call(log.set_erased, target.index_id, erased)
+        yield from call(log.set_erased, tenant, target.index_id, mark.erasure_id)
     return moved
 
 

@@ -85,14 +85,10 @@ def marks(tenant_id: str, index_id: str) -> Work[IndexMarks]:
     """See `MessageLog.marks`."""
 
     def steps() -> Steps[IndexMarks]:
-        [seqs, erased, _] = yield [
-            Statement(_MARKS, (tenant_id, index_id)),
-            Statement("SELECT erasure_id FROM erased WHERE index_id = %s", (index_id,)),
-            COMMIT,
-        ]
-        return IndexMarks(*(seqs[0] if seqs else (0, 0)), *(erased[0] if erased else (0,)))
+        [rows] = yield [Statement(_MARKS, (tenant_id, index_id))]
+        return IndexMarks(*rows[0]) if rows else IndexMarks()
 
-    return Work(tenant_id, steps, begin=SNAPSHOT)
+    return Work(tenant_id, steps)
 
 
 def set_marks(tenant_id: str, index_id: str, words_seq: int, dense_seq: int) -> Work[None]:
@@ -101,19 +97,29 @@ def set_marks(tenant_id: str, index_id: str, words_seq: int, dense_seq: int) -> 
     return _doing(tenant_id, Statement(_SET_MARKS, values))
 
 
-def erasures(after_id: int) -> Work[list[Erasure]]:
+def erasures(tenant_id: str, after_id: int) -> Work[list[Erasure]]:
     """See `MessageLog.erasures`."""
 
     def steps() -> Steps[list[Erasure]]:
-        [rows] = yield [Statement(_ERASURES, (after_id,))]
-        return [Erasure(row[0], Scope(tenant_id=row[1], thread_id=row[2])) for row in rows]
+        [rows] = yield [Statement(_ERASURES, (tenant_id, after_id))]
+        return [Erasure(row[0], Scope(tenant_id=tenant_id, thread_id=row[1])) for row in rows]
+
+    return Work(tenant_id, steps)
+
+
+def set_erased(tenant_id: str, index_id: str, erasure_id: int) -> Work[None]:
+    """See `MessageLog.set_erased`."""
+    return _doing(tenant_id, Statement(_SET_ERASED, (tenant_id, index_id, erasure_id)))
+
+
+def unfollowed(index_id: str, limit: int) -> Work[list[str]]:
+    """See `MessageLog.unfollowed`."""
+
+    def steps() -> Steps[list[str]]:
+        [rows] = yield [Statement(_UNFOLLOWED, (index_id, limit))]
+        return [tenant_id for (tenant_id,) in rows]
 
     return Work(None, steps)
-
-
-def set_erased(index_id: str, erasure_id: int) -> Work[None]:
-    """See `MessageLog.set_erased`."""
-    return _doing(None, Statement(_SET_ERASED, (index_id, erasure_id)))
 
 
 def claim(tenant_id: str, task: str, holder: str, duration: timedelta) -> Work[bool]:
@@ -167,15 +173,23 @@ _LAST: Final = (
     "SELECT coalesce((SELECT seq FROM records WHERE tenant_id = %s AND seq <= %s "
     "ORDER BY seq DESC LIMIT 1), 0)"
 )
-_MARKS: Final = "SELECT words_seq, dense_seq FROM marks WHERE tenant_id = %s AND index_id = %s"
+_MARKS: Final = (
+    "SELECT words_seq, dense_seq, erasure_id FROM marks WHERE tenant_id = %s AND index_id = %s"
+)
 _SET_MARKS: Final = (
     "INSERT INTO marks VALUES (%s, %s, %s, %s) ON CONFLICT (tenant_id, index_id) DO UPDATE "
     "SET words_seq = excluded.words_seq, dense_seq = excluded.dense_seq"
 )
-_ERASURES: Final = "SELECT id, tenant_id, thread_id FROM erasures WHERE id > %s ORDER BY id"
+_ERASURES: Final = "SELECT id, thread_id FROM erasures WHERE tenant_id = %s AND id > %s ORDER BY id"
 _SET_ERASED: Final = (
-    "INSERT INTO erased VALUES (%s, %s) ON CONFLICT (index_id) DO UPDATE "
-    "SET erasure_id = excluded.erasure_id"
+    "INSERT INTO marks AS m (tenant_id, index_id, erasure_id) VALUES (%s, %s, %s) "
+    "ON CONFLICT (tenant_id, index_id) DO UPDATE "
+    "SET erasure_id = greatest(m.erasure_id, excluded.erasure_id)"
+)
+_UNFOLLOWED: Final = (
+    "SELECT e.tenant_id FROM (SELECT tenant_id, max(id) AS newest FROM erasures "
+    "GROUP BY tenant_id) e LEFT JOIN marks m ON m.tenant_id = e.tenant_id AND m.index_id = %s "
+    "WHERE e.newest > coalesce(m.erasure_id, 0) ORDER BY e.tenant_id LIMIT %s"
 )
 _CLAIM: Final = (
     "INSERT INTO claims AS c VALUES (%s, %s, %s, clock_timestamp() + %s::interval) "

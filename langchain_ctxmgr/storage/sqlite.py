@@ -271,21 +271,31 @@ class SqliteLog:
             lambda c: progress.set_marks(c, tenant_id, index_id, words_seq, dense_seq)
         )
 
-    def erasures(self, after_id: int) -> list[Erasure]:
-        """What was erased of any tenant after the erasure `after_id`, oldest first."""
-        return self._database.read(lambda c: reads.erasures(c, after_id))
+    def erasures(self, tenant_id: str, after_id: int) -> list[Erasure]:
+        """What was erased of a tenant after the erasure `after_id`, oldest first."""
+        return self._database.read(lambda c: reads.erasures(c, tenant_id, after_id))
 
-    async def aerasures(self, after_id: int) -> list[Erasure]:
+    async def aerasures(self, tenant_id: str, after_id: int) -> list[Erasure]:
         """`erasures` without blocking the event loop."""
-        return await self._database.aread(lambda c: reads.erasures(c, after_id))
+        return await self._database.aread(lambda c: reads.erasures(c, tenant_id, after_id))
 
-    def set_erased(self, index_id: str, erasure_id: int) -> None:
-        """Note that an index has carried out every erasure up to `erasure_id`."""
-        self._database.write(lambda c: progress.set_erased(c, index_id, erasure_id))
+    def set_erased(self, tenant_id: str, index_id: str, erasure_id: int) -> None:
+        """Note that an index has carried out a tenant's erasures up to `erasure_id`, at least."""
+        self._database.write(lambda c: progress.set_erased(c, tenant_id, index_id, erasure_id))
 
-    async def aset_erased(self, index_id: str, erasure_id: int) -> None:
+    async def aset_erased(self, tenant_id: str, index_id: str, erasure_id: int) -> None:
         """`set_erased` without blocking the event loop."""
-        await self._database.awrite(lambda c: progress.set_erased(c, index_id, erasure_id))
+        await self._database.awrite(
+            lambda c: progress.set_erased(c, tenant_id, index_id, erasure_id)
+        )
+
+    def unfollowed(self, index_id: str, limit: int) -> list[str]:
+        """Up to `limit` tenants with an erasure that an index has not carried out."""
+        return self._database.read(lambda c: reads.unfollowed(c, index_id, limit))
+
+    async def aunfollowed(self, index_id: str, limit: int) -> list[str]:
+        """`unfollowed` without blocking the event loop."""
+        return await self._database.aread(lambda c: reads.unfollowed(c, index_id, limit))
 
     def claim(self, tenant_id: str, task: str, holder: str, duration: timedelta) -> bool:
         """Whether `holder` alone may do `task` for a tenant during the next `duration`."""

@@ -19,17 +19,18 @@ def set_marks(
 ) -> None:
     """See `MessageLog.set_marks`."""
     connection.execute(
-        "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?)",
+        "INSERT INTO marks (tenant, index_id, words_seq, dense_seq) VALUES (?1, ?2, ?3, ?4) "
+        "ON CONFLICT (tenant, index_id) DO UPDATE SET words_seq = ?3, dense_seq = ?4",
         (tenant_key(connection, tenant_id), index_id, words_seq, dense_seq),
     )
 
 
-def set_erased(connection: Connection, index_id: str, erasure_id: int) -> None:
+def set_erased(connection: Connection, tenant_id: str, index_id: str, erasure_id: int) -> None:
     """See `MessageLog.set_erased`."""
     connection.execute(
-        "INSERT INTO erased VALUES (?1, ?2) ON CONFLICT (index_id) DO UPDATE "
-        "SET erasure_id = max(erasure_id, ?2)",
-        (index_id, erasure_id),
+        "INSERT INTO marks (tenant, index_id, erasure_id) VALUES (?1, ?2, ?3) "
+        "ON CONFLICT (tenant, index_id) DO UPDATE SET erasure_id = max(erasure_id, ?3)",
+        (tenant_key(connection, tenant_id), index_id, erasure_id),
     )
 
 

@@ -235,23 +235,33 @@ def last_seq(connection: Connection, tenant_id: str, until_seq: int | None = Non
 def marks(connection: Connection, tenant_id: str, index_id: str) -> IndexMarks:
     """See `MessageLog.marks`."""
     row = connection.execute(
-        f"SELECT words_seq, dense_seq FROM marks WHERE tenant = ({TENANT}) AND index_id = ?",
+        f"SELECT words_seq, dense_seq, erasure_id FROM marks WHERE tenant = ({TENANT}) "
+        "AND index_id = ?",
         (tenant_id, index_id),
     ).fetchone()
-    erased = connection.execute(
-        "SELECT erasure_id FROM erased WHERE index_id = ?", (index_id,)
-    ).fetchone()
-    return IndexMarks(*(row or (0, 0)), *(erased or (0,)))
+    return IndexMarks() if row is None else IndexMarks(*row)
 
 
-def erasures(connection: Connection, after_id: int) -> list[Erasure]:
+def erasures(connection: Connection, tenant_id: str, after_id: int) -> list[Erasure]:
     """See `MessageLog.erasures`."""
     rows = connection.execute(
-        "SELECT e.id, t.tenant_id, e.thread_id FROM erasures e CROSS JOIN tenants t "
-        "ON t.tenant = e.tenant WHERE e.id > ? ORDER BY e.id",
-        (after_id,),
+        f"SELECT id, thread_id FROM erasures WHERE tenant = ({TENANT}) AND id > ? ORDER BY id",
+        (tenant_id, after_id),
     )
-    return [Erasure(row[0], Scope(tenant_id=row[1], thread_id=row[2])) for row in rows]
+    return [Erasure(number, Scope(tenant_id=tenant_id, thread_id=name)) for number, name in rows]
+
+
+def unfollowed(connection: Connection, index_id: str, limit: int) -> list[str]:
+    """See `MessageLog.unfollowed`."""
+    rows = connection.execute(
+        "SELECT t.tenant_id FROM "
+        "(SELECT tenant, max(id) AS newest FROM erasures GROUP BY tenant) e "
+        "CROSS JOIN tenants t ON t.tenant = e.tenant "
+        "LEFT JOIN marks m ON m.tenant = e.tenant AND m.index_id = ? "
+        "WHERE e.newest > ifnull(m.erasure_id, 0) ORDER BY e.tenant LIMIT ?",
+        (index_id, limit),
+    )
+    return [tenant_id for (tenant_id,) in rows]
 
 
 def page(connection: Connection, key: int, position: int, limit: int) -> list[LogRecord]:

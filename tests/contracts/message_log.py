@@ -529,21 +529,40 @@ class MessageLogContract:
         assert log.marks("globex", "edge-1") == IndexMarks(9, 0, 0)
 
     def test_every_erasure_is_noted_for_the_indexes_to_follow(self, log):
-        assert log.erasures(0) == []
+        assert log.erasures("acme", 0) == []
         log.append(ALICE, talk(1))
+        log.append(BOB, talk(1))
         log.append(OTHER, talk(1))
         log.erase(ALICES)
         log.erase(ALICES)
         log.erase(Scope(tenant_id="globex"))
-        first, second = log.erasures(0)
+        log.erase(BOB)
+        first, second = log.erasures("acme", 0)
         assert first.scope == Scope(tenant_id="acme", thread_id=ALICE.thread_id)
-        assert second.scope == Scope(tenant_id="globex")
+        assert second.scope == Scope(tenant_id="acme", thread_id=BOB.thread_id)
         assert first.id < second.id
-        log.set_erased("edge-1", first.id)
-        assert log.marks("acme", "edge-1").erasure_id == first.id
-        assert log.marks("globex", "edge-1").erasure_id == first.id
-        assert log.marks("acme", "edge-2").erasure_id == 0
-        assert log.erasures(first.id) == [second]
+        assert log.erasures("acme", first.id) == [second]
+        assert [each.scope for each in log.erasures("globex", 0)] == [Scope(tenant_id="globex")]
+
+    def test_an_index_has_followed_as_far_as_was_noted(self, log):
+        for scope in (ALICE, BOB, OTHER):
+            log.append(scope, talk(1))
+            log.erase(scope)
+        first, second = log.erasures("acme", 0)
+        (other,) = log.erasures("globex", 0)
+        assert set(log.unfollowed("edge-1", 9)) == {"acme", "globex"}
+        assert len(log.unfollowed("edge-1", 1)) == 1
+        log.set_marks("acme", "edge-1", words_seq=7, dense_seq=2)
+        log.set_erased("acme", "edge-1", second.id)
+        log.set_erased("acme", "edge-1", first.id)
+        assert log.marks("acme", "edge-1") == IndexMarks(7, 2, second.id)
+        log.set_marks("acme", "edge-1", words_seq=8, dense_seq=8)
+        assert log.marks("acme", "edge-1") == IndexMarks(8, 8, second.id)
+        assert log.unfollowed("edge-1", 9) == ["globex"]
+        log.set_erased("globex", "edge-1", other.id)
+        assert log.marks("globex", "edge-1") == IndexMarks(0, 0, other.id)
+        assert log.unfollowed("edge-1", 9) == []
+        assert set(log.unfollowed("edge-2", 9)) == {"acme", "globex"}
 
     def test_one_holder_at_a_time_has_a_task(self, log):
         minute = timedelta(minutes=1)

@@ -135,12 +135,12 @@ class TestFollowingTheLog:
 
     def test_erasures_are_noted_in_the_order_of_their_ids(self, log):
         for number in range(3):
-            scope = Scope(tenant_id=f"n{number}", thread_id="t")
+            scope = Scope(tenant_id="acme", thread_id=f"n{number}")
             log.append(scope, talk(1))
             log.erase(scope)
-        noted = log.erasures(0)
-        assert [erasure.scope.tenant_id for erasure in noted] == ["n0", "n1", "n2"]
-        assert log.erasures(noted[1].id) == noted[2:]
+        noted = log.erasures("acme", 0)
+        assert [erasure.scope.thread_id for erasure in noted] == ["n0", "n1", "n2"]
+        assert log.erasures("acme", noted[1].id) == noted[2:]
 
 
 class TestSearchingMany:
@@ -410,7 +410,7 @@ class TestAServerThat:
         erased = log.erase(ALICES)
         assert lost
         assert erased.seqs == tuple(record.seq for record in recorded)
-        assert len(log.erasures(0)) == 1
+        assert len(log.erasures("acme", 0)) == 1
 
     async def test_does_not_answer_is_given_up_in_time(self, server):
         async with PostgresLog(server.url, timeout=SHORT) as log:

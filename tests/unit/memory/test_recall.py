@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import sqlite3
@@ -25,7 +26,8 @@ from langchain_ctxmgr.events import CaughtUp, Degraded, Event
 from langchain_ctxmgr.folder import open_folder
 from langchain_ctxmgr.memory.breaker import Breakers
 from langchain_ctxmgr.memory.embeddings import Embedder
-from langchain_ctxmgr.memory.indexer import BATCH, Indexer
+from langchain_ctxmgr.memory.index_run import BATCH
+from langchain_ctxmgr.memory.indexer import Indexer
 from langchain_ctxmgr.memory.local import Encoded, Tokens
 from langchain_ctxmgr.memory.points import TIE_BREAK, keyword_vectors
 from langchain_ctxmgr.memory.recall import Recall, Recalled
@@ -399,7 +401,7 @@ class TestDegraded:
 
 class TestIndexer:
     @pytest.mark.parametrize(
-        "vectors", [[[0.1] * 64], [[0.1] * 63] * len(CHAT), [[float("inf")] * 64] * len(CHAT)]
+        "vectors", [[[0.1] * 64] * 2, [[0.1] * 63] * len(CHAT), [[float("inf")] * 64] * len(CHAT)]
     )
     def test_bad_vectors_leave_the_keywords_indexed(self, bench: Bench, vectors, monkeypatch):
         bench.say(*CHAT)
@@ -563,15 +565,136 @@ class TestIndexer:
         assert bench.degraded == ["embeddings"]
         folder.close()
 
-    def test_a_worker_that_shares_the_index_waits_for_its_claim(self, bench: Bench, monkeypatch):
-        monkeypatch.setattr(EdgeVectorStore, "is_shared", True)
+    def test_other_tenants_erasures_hold_nobody_up(self, bench: Bench):
+        other = Scope(tenant_id="globex", thread_id="t")
+        for scope in (SCOPE, other):
+            bench.say(*CHAT, scope=scope)
+            run(bench.indexer.catch_up(scope.tenant_id))
+        bench.log.erase(other)
+        bench.log.erase(SCOPE)
+        with bench.indexer._runs.entered("globex"):
+            assert run(bench.indexer.erase(SCOPE)) == len(CHAT)
+            (again,) = bench.say("All new.")
+            run(bench.indexer.catch_up(TENANT))
+        assert [point.id for point in bench.vectors.scroll(SCOPE)] == [again.seq]
+        run(bench.indexer.catch_up(TENANT))
+        assert bench.vectors.count(other) == 0
+        assert [point.id for point in bench.vectors.scroll(SCOPE)] == [again.seq]
+
+    def test_a_new_index_takes_in_what_came_after_old_erasures(self, bench: Bench):
         bench.say(*CHAT)
+        bench.log.erase(SCOPE)
+        bench.say("All new.", "And newer.")
+        bench.vectors.drop()
+        for _ in range(2):
+            run(bench.indexer.catch_up(TENANT))
+            assert bench.vectors.count(SCOPE) == 2
+
+    def test_a_text_the_model_refuses_keeps_no_other_out(self, bench: Bench):
+        class Picky(BagOfWords):
+            def embed_documents(self, texts: list[str]) -> list[list[float]]:
+                if any("boat" in text for text in texts):
+                    raise ValueError("no boats")
+                return super().embed_documents(texts)
+
+        bench.indexer._embedder.model = Picky()
+        bench.say("A boat.", "A \ud800 house.", "A car.")
+        assert run(bench.indexer.catch_up(TENANT)).remaining == 0
+        assert [DENSE in point.dense for point in bench.vectors.scroll(SCOPE)] == [
+            False,
+            True,
+            True,
+        ]
+        assert bench.degraded == ["embeddings"]
+        bench.say("One more.")
+        assert run(bench.indexer.catch_up(TENANT)).remaining == 0
+        assert run(bench.indexer.rebuild()).remaining == 0
+
+    def test_a_question_the_model_refuses_is_nobody_elses_trouble(self, bench: Bench):
+        class Picky(BagOfWords):
+            def embed_query(self, text: str) -> list[float]:
+                if "boat" in text:
+                    raise ValueError("no boats")
+                return super().embed_query(text)
+
+        bench.say(*CHAT)
+        run(bench.indexer.catch_up(TENANT))
+        bench.recall._embedder.model = Picky()
+        for question in ("Which boat?", "Which \ud800 boat?", "Which \ud800?"):
+            run(bench.recall.find(SCOPE, question, asked_at=START))
+        assert bench.indexer._breakers.embeddings.is_closed
+        assert bench.degraded == ["embeddings", "embeddings"]
+
+
+class TestSharedIndex:
+    """An index that other processes write too."""
+
+    @pytest.fixture(autouse=True)
+    def shared(self, monkeypatch) -> None:
+        monkeypatch.setattr(EdgeVectorStore, "is_shared", True)
+
+    def claimed_by_another(self, bench: Bench) -> bool:
         task = f"index {bench.vectors.index_id}"
-        assert bench.log.claim(TENANT, task, "another worker", timedelta(minutes=1))
+        return bench.log.claim(TENANT, task, "another worker", timedelta(minutes=1))
+
+    def test_a_worker_waits_for_its_claim(self, bench: Bench):
+        bench.say(*CHAT)
+        assert self.claimed_by_another(bench)
         assert run(bench.indexer.catch_up(TENANT)).indexed == 0
-        bench.log.release(TENANT, task, "another worker")
+        bench.log.release(TENANT, f"index {bench.vectors.index_id}", "another worker")
         assert run(bench.indexer.catch_up(TENANT)).indexed == len(CHAT)
-        assert bench.log.claim(TENANT, task, "another worker", timedelta(minutes=1))
+        assert self.claimed_by_another(bench)
+
+    def test_a_run_that_fails_gives_its_claim_back(self, bench: Bench, monkeypatch):
+        def fail(*_: object) -> None:
+            raise StorageError("no room")
+
+        bench.say(*CHAT)
+        monkeypatch.setattr(bench.vectors, "upsert", fail)
+        run(bench.indexer.catch_up(TENANT))
+        assert bench.degraded == ["vectors"]
+        assert self.claimed_by_another(bench)
+
+    async def test_a_run_that_is_cancelled_gives_its_claim_back(self, bench: Bench):
+        class Slow(BagOfWords):
+            async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+                started.set()
+                await asyncio.sleep(60)
+                raise AssertionError
+
+        started = asyncio.Event()
+        bench.say(*CHAT)
+        bench.indexer._embedder.model = Slow()
+        task = asyncio.create_task(arun(bench.indexer.catch_up(TENANT)))
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for _ in range(200):
+            if self.claimed_by_another(bench):
+                return
+            await asyncio.sleep(0.02)
+        pytest.fail("the claim was not given back")
+
+    def test_a_long_run_prolongs_its_claim_and_stops_when_it_is_lost(
+        self, bench: Bench, monkeypatch
+    ):
+        monkeypatch.setattr("langchain_ctxmgr.memory.index_runs.CLAIM", timedelta(0))
+        bench.say(*(f"Line {i}." for i in range(3 * BATCH)))
+        claims: list[str] = []
+        claim = bench.log.claim
+
+        def counted(tenant_id: str, task: str, holder: str, duration: timedelta) -> bool:
+            claims.append(holder)
+            if len(claims) == 4:
+                claim(tenant_id, task, "another worker", timedelta(minutes=1))
+            return claim(tenant_id, task, holder, duration)
+
+        monkeypatch.setattr(bench.log, "claim", counted)
+        assert run(bench.indexer.catch_up(TENANT)).indexed == 0
+        assert len(claims) == 4
+        assert bench.vectors.count(SCOPE) == BATCH
+        assert bench.degraded == []
 
 
 class FakeManager:

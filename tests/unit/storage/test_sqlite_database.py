@@ -200,13 +200,13 @@ class TestWaiting:
 
     def test_a_failure_within_a_transaction_leaves_it_undone(self, log):
         def fail(connection):
-            connection.execute("INSERT INTO erased VALUES ('x', 1)")
+            connection.execute("INSERT INTO claims VALUES (1, 'x', 'y', 9e9)")
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
             log._database.write(fail)
-        assert log.marks("acme", "x").erasure_id == 0
-        log.set_erased("x", 2)
+        assert log.claim("acme", "x", "z", timedelta(0))
+        log.set_erased("acme", "x", 2)
 
     async def test_small_appends_run_in_place_and_long_ones_in_a_thread(self, log, monkeypatch):
         hops = []

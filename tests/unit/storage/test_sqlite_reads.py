@@ -65,13 +65,13 @@ READS = {
     "pending": lambda log: log.pending("acme", 50, 5),
     "last": lambda log: log.last_seq("acme"),
     "marks": lambda log: log.marks("acme", "edge"),
-    "erasures": lambda log: log.erasures(0),
+    "erasures": lambda log: log.erasures("acme", 0),
     "derived": lambda log: log.get_derived(ALICE, "choice", "k"),
     "history": lambda log: list(log.history(ALICE)),
     "stats": lambda log: log.tenant_stats(ALICE),
     "append": lambda log: log.append(ALICE, talk(1, first=90)),
     "set marks": lambda log: log.set_marks("acme", "edge", words_seq=2, dense_seq=1),
-    "set erased": lambda log: log.set_erased("edge", 1),
+    "set erased": lambda log: log.set_erased("acme", "edge", 1),
     "put": lambda log: log.put_derived(ALICE, "choice", "k2", b"y"),
 }
 

@@ -108,11 +108,11 @@ CREATE INDEX derived_by_age ON derived (thread, kind, id);
 CREATE TABLE marks (
     tenant_id text COLLATE "C" NOT NULL,
     index_id text COLLATE "C" NOT NULL,
-    words_seq bigint NOT NULL,
-    dense_seq bigint NOT NULL,
+    words_seq bigint NOT NULL DEFAULT 0,
+    dense_seq bigint NOT NULL DEFAULT 0,
+    erasure_id bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (tenant_id, index_id)
 );
-CREATE TABLE erased (index_id text COLLATE "C" PRIMARY KEY, erasure_id bigint NOT NULL);
 
 -- What was erased, for every index to follow: kept, since an index may be restored from a copy.
 CREATE TABLE erasures (
@@ -121,6 +121,7 @@ CREATE TABLE erasures (
     thread_id text COLLATE "C",
     attempt text COLLATE "C" NOT NULL UNIQUE
 );
+CREATE INDEX erasures_by_tenant ON erasures (tenant_id, id);
 
 -- Work that one process at a time does for a tenant.
 CREATE TABLE claims (
@@ -149,8 +150,10 @@ BEGIN
     END LOOP;
 END $$;
 
--- Tenants' ids and erasures, and nothing else, for what goes through every tenant in turn.
+-- Tenants' ids, erasures and marks, and nothing else, for what goes through every tenant in turn.
 CREATE POLICY listed ON tenants FOR SELECT
     USING (current_setting('ctxmgr.list_tenants', true) = 'on');
 CREATE POLICY listed ON erasures FOR SELECT
+    USING (current_setting('ctxmgr.list_tenants', true) = 'on');
+CREATE POLICY listed ON marks FOR SELECT
     USING (current_setting('ctxmgr.list_tenants', true) = 'on');

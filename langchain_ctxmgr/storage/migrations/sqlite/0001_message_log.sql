@@ -92,8 +92,9 @@ CREATE INDEX derived_by_age ON derived (thread, kind);
 CREATE TABLE marks (
     tenant INTEGER NOT NULL,
     index_id TEXT NOT NULL,
-    words_seq INTEGER NOT NULL,
-    dense_seq INTEGER NOT NULL,
+    words_seq INTEGER NOT NULL DEFAULT 0,
+    dense_seq INTEGER NOT NULL DEFAULT 0,
+    erasure_id INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (tenant, index_id)
 ) WITHOUT ROWID;
 
@@ -103,7 +104,7 @@ CREATE TABLE erasures (
     tenant INTEGER NOT NULL,
     thread_id TEXT
 );
-CREATE TABLE erased (index_id TEXT PRIMARY KEY, erasure_id INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX erasures_by_tenant ON erasures (tenant);
 
 -- Work that one process at a time does for a tenant, until `until` in seconds of UTC.
 CREATE TABLE claims (
