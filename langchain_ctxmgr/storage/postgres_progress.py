@@ -19,7 +19,6 @@ from langchain_ctxmgr.storage.postgres_reads import ITS_THREAD, RECORD_COLUMNS
 from langchain_ctxmgr.storage.postgres_work import (
     BEGIN,
     COMMIT,
-    SNAPSHOT,
     Row,
     Statement,
     Steps,
