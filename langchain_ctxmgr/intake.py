@@ -13,6 +13,7 @@ from typing import TypeAlias, cast
 
 from langchain_core.messages import (
     BaseMessage,
+    ChatMessage,
     HumanMessage,
     MessageLikeRepresentation,
     RemoveMessage,
@@ -24,6 +25,7 @@ from langchain_ctxmgr.analysis import cues, message_text, terms
 from langchain_ctxmgr.budget.allocation import ContextBudget
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.memory.importance import importance
+from langchain_ctxmgr.prompt.validity import role_of
 from langchain_ctxmgr.records import Draft, Scope
 from langchain_ctxmgr.storage.message_log import require_whole
 
@@ -188,18 +190,17 @@ def question_of(query: object) -> BaseMessage | None:
     """The question as a message; None stays None: the newest recorded one.
 
     Raises:
-        ValueError: If it is neither text nor a user message.
+        ValueError: If it is neither text nor a user message; a `ChatMessage` is one by its role.
     """
     if query is None:
         return None
     if isinstance(query, str):
         return HumanMessage(query)
-    if isinstance(query, BaseMessage) and query.type in _ASKING:
+    if isinstance(query, BaseMessage) and role_of(query) == "human":
         return query
+    if isinstance(query, ChatMessage):
+        raise ValueError(f"query must be a user's, got a ChatMessage of role {query.role!r}")
     raise ValueError(f"query must be text or a HumanMessage, got {shown(query)}")
-
-
-_ASKING = frozenset({"human", "HumanMessageChunk", "chat", "ChatMessageChunk"})
 
 
 def system_of(system: object) -> BaseMessage | None:

@@ -68,7 +68,8 @@ from langchain_ctxmgr.storage.cache import Cache
 from langchain_ctxmgr.storage.message_log import MessageLog, Verification
 from langchain_ctxmgr.storage.spool import Spool
 from langchain_ctxmgr.storage.vectors import VectorStore
-from langchain_ctxmgr.view.builder import Summarizer, View, ViewBuilder, ViewRequest
+from langchain_ctxmgr.view.builder import View, ViewBuilder
+from langchain_ctxmgr.view.frame import Summarizer, ViewParts, ViewRequest
 from langchain_ctxmgr.view.outcome import announce, context_of
 
 if TYPE_CHECKING:
@@ -157,12 +158,14 @@ class ContextManager(Closable):
             breakers=breakers,
         )
         self._views = ViewBuilder(
-            log,
-            self._recall,
-            summarizer or ExtractiveSummarizer(),
-            self._counter,
-            selector=selection,
-            listeners=self._listeners,
+            ViewParts(
+                log=log,
+                recall=self._recall,
+                summarizer=summarizer or ExtractiveSummarizer(),
+                counter=self._counter,
+                selector=selection,
+                listeners=self._listeners,
+            )
         )
         waiting = None if spool is None else Spool(spool)
         self._recorder = Recorder(log, waiting, listeners=self._listeners)

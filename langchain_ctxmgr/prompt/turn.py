@@ -150,21 +150,17 @@ def _is_result(message: BaseMessage) -> bool:
     return role_of(message) in {"tool", "function"}
 
 
-def has_place(
-    groups: Sequence[Group], *, limit_tokens: int, most_tokens: int, counter: TokenCounter
-) -> bool:
-    """Whether `limit_tokens` held each round of the turn when it came in, results cut.
+def least_tokens(groups: Sequence[Group], *, most_tokens: int, counter: TokenCounter) -> int:
+    """The least limit that held each round of the turn when it came in, results cut.
 
-    Rounds that not even `most_tokens` hold do not count. As the turn grows the answer may
-    turn from yes to no and never back.
+    Rounds that not even `most_tokens` hold do not count. As the turn grows the limit may
+    rise and never falls.
     """
     costs = [sum(counter.message(message) for message in group.messages) for group in groups]
-    if sum(costs) <= limit_tokens:
-        return True
     asked = costs[0] if costs else 0
-    room, most = limit_tokens - asked, most_tokens - asked
-    needs = (_Round(group, room, counter).least_tokens for group in groups[1:])
-    return room >= 0 and all(need <= room or need > most for need in needs)
+    most = most_tokens - asked
+    needs = (_Round(group, most, counter).least_tokens for group in groups[1:])
+    return min(sum(costs), asked + max((need for need in needs if need <= most), default=0))
 
 
 def fit_turn(

@@ -177,6 +177,13 @@ class MessageLog(Protocol):
         """The newest revision of a message on `branch`; None if it is not there."""
         ...
 
+    def revised(self, branch: Branch, *, before_slot: int) -> int | None:
+        """The position of the newest revision of a message before `before_slot`.
+
+        None where all of `branch` up to there stands as first recorded.
+        """
+        ...
+
     def fetch(self, scope: Scope, seqs: Sequence[int]) -> list[LogRecord]:
         """The records with these `seq`s, in the order asked for; others' are absent."""
         ...
@@ -261,9 +268,13 @@ class MessageLog(Protocol):
         ...
 
     def put_derived(
-        self, scope: Scope, kind: str, key: str, value: bytes, *, keep: int = 8
+        self, branch: Branch, kind: str, key: str, value: bytes, *, keep: int = 8
     ) -> None:
-        """Store a choice made from the thread; the newest `keep` of its kind stay."""
+        """Store a choice made from what `branch` shows; the newest `keep` of its kind stay.
+
+        Nothing is stored once the head of `branch` is erased, whatever has been recorded in
+        the thread since: what was made from erased text does not come back.
+        """
         ...
 
     def history(self, scope: Scope) -> Iterator[LogRecord]:
@@ -327,6 +338,10 @@ class MessageLog(Protocol):
 
     async def afind(self, branch: Branch, message_id: str) -> LogRecord | None:
         """`find` without blocking the event loop."""
+        ...
+
+    async def arevised(self, branch: Branch, *, before_slot: int) -> int | None:
+        """`revised` without blocking the event loop."""
         ...
 
     async def afetch(self, scope: Scope, seqs: Sequence[int]) -> list[LogRecord]:
@@ -394,7 +409,7 @@ class MessageLog(Protocol):
         ...
 
     async def aput_derived(
-        self, scope: Scope, kind: str, key: str, value: bytes, *, keep: int = 8
+        self, branch: Branch, kind: str, key: str, value: bytes, *, keep: int = 8
     ) -> None:
         """`put_derived` without blocking the event loop."""
         ...

@@ -219,6 +219,14 @@ class PostgresLog:
         """`find` without blocking the event loop."""
         return await self._database.arun(reads.find(branch, message_id))
 
+    def revised(self, branch: Branch, *, before_slot: int) -> int | None:
+        """The position of the newest revision of a message before `before_slot`."""
+        return self._database.run(reads.revised(branch, before_slot))
+
+    async def arevised(self, branch: Branch, *, before_slot: int) -> int | None:
+        """`revised` without blocking the event loop."""
+        return await self._database.arun(reads.revised(branch, before_slot))
+
     def fetch(self, scope: Scope, seqs: Sequence[int]) -> list[LogRecord]:
         """The records with these `seq`s, in the order asked for; others' are absent."""
         return self._database.run(reads.fetch(scope, seqs))
@@ -348,16 +356,16 @@ class PostgresLog:
         return await self._database.arun(reads.get_derived(scope, kind, key))
 
     def put_derived(
-        self, scope: Scope, kind: str, key: str, value: bytes, *, keep: int = 8
+        self, branch: Branch, kind: str, key: str, value: bytes, *, keep: int = 8
     ) -> None:
-        """Store a choice made from the thread; the newest `keep` of its kind stay."""
-        self._database.run(progress.put_derived(scope, kind, key, value, keep))
+        """Store a choice made from what `branch` shows; the newest `keep` of its kind stay."""
+        self._database.run(progress.put_derived(branch, kind, key, value, keep))
 
     async def aput_derived(
-        self, scope: Scope, kind: str, key: str, value: bytes, *, keep: int = 8
+        self, branch: Branch, kind: str, key: str, value: bytes, *, keep: int = 8
     ) -> None:
         """`put_derived` without blocking the event loop."""
-        await self._database.arun(progress.put_derived(scope, kind, key, value, keep))
+        await self._database.arun(progress.put_derived(branch, kind, key, value, keep))
 
     def history(self, scope: Scope) -> Iterator[LogRecord]:
         """Every record of a thread in the order recorded: all revisions, all branches."""

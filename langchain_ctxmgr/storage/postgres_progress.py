@@ -7,14 +7,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from langchain_ctxmgr.records import Scope
+from langchain_ctxmgr.records import Branch, Scope
 from langchain_ctxmgr.storage.message_log import (
     Erasure,
     IndexMarks,
     PendingRecords,
-    thread_of,
 )
-from langchain_ctxmgr.storage.postgres_append import FLOORS, HORIZON, floor_prefix, new_thread
+from langchain_ctxmgr.storage.postgres_append import FLOORS, HORIZON, floor_prefix
 from langchain_ctxmgr.storage.postgres_reads import ITS_THREAD, RECORD_COLUMNS
 from langchain_ctxmgr.storage.postgres_work import (
     BEGIN,
@@ -137,17 +136,18 @@ def release(tenant_id: str, task: str, holder: str) -> Work[None]:
     return _doing(tenant_id, Statement(_RELEASE, (tenant_id, task, holder)))
 
 
-def put_derived(scope: Scope, kind: str, key: str, value: bytes, keep: int) -> Work[None]:
+def put_derived(branch: Branch, kind: str, key: str, value: bytes, keep: int) -> Work[None]:
     """See `MessageLog.put_derived`."""
-    owner = thread_of(scope)
+    owner = (branch.tenant_id, branch.thread_id)
+    seq = 0 if branch.head is None else branch.head.seq
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
 
     def steps() -> Steps[None]:
-        [rows] = yield [Statement(_LOCK_KEY, owner)]
+        [rows] = yield [Statement(_LOCK_STANDING, (*owner, seq))]
         if not rows:
-            *_, rows = yield [*new_thread(*owner), Statement(_LOCK_KEY, owner)]
-        thread = rows[0][0]
+            return
+        [[thread]] = rows
         yield [
             Statement(_PUT, (owner[0], thread, kind, key, value)),
             Statement(_FORGET_OLD, (thread, kind, thread, kind, keep)),
@@ -196,7 +196,12 @@ _CLAIM: Final = (
     "WHERE c.holder = excluded.holder OR c.until <= clock_timestamp() RETURNING 1"
 )
 _RELEASE: Final = "DELETE FROM claims WHERE tenant_id = %s AND task = %s AND holder = %s"
-_LOCK_KEY: Final = "SELECT thread FROM threads WHERE tenant_id = %s AND thread_id = %s FOR UPDATE"
+_LOCK_STANDING: Final = (
+    "SELECT t.thread FROM threads t WHERE t.tenant_id = %s AND t.thread_id = %s "
+    "AND EXISTS (SELECT 1 FROM records r WHERE r.seq = %s AND r.thread = t.thread) "
+    "FOR UPDATE OF t"
+)
+"""The thread, while that record of it is in the log: a `seq` is never given out again."""
 _PUT: Final = (
     "INSERT INTO derived (tenant_id, thread, kind, key, value) VALUES (%s, %s, %s, %s, %s) "
     "ON CONFLICT (thread, kind, key) DO UPDATE SET id = excluded.id, value = excluded.value"

@@ -180,6 +180,23 @@ def find(line: Branch, message_id: str) -> Work[LogRecord | None]:
     return Work(line.tenant_id, steps)
 
 
+def revised(line: Branch, before_slot: int) -> Work[int | None]:
+    """See `MessageLog.revised`."""
+    owner = (line.tenant_id, line.thread_id)
+    asked = [
+        Statement(_REVISED, (number, min(last_slot, before_slot - 1), *owner))
+        for number, last_slot in line.spans
+    ]
+
+    def steps() -> Steps[int | None]:
+        if not asked:
+            return None
+        answers = yield asked
+        return max((position for rows in answers for (position,) in rows), default=None)
+
+    return Work(line.tenant_id, steps)
+
+
 def fetch(scope: Scope, seqs: Sequence[int]) -> Work[list[LogRecord]]:
     """See `MessageLog.fetch`."""
 
@@ -283,6 +300,10 @@ _LOCATE: Final = (
 _FIND: Final = (
     f"SELECT {RECORD_COLUMNS} {_EACH} AND r.message_key = %s "
     f"ORDER BY r.revision DESC LIMIT 1) r WHERE {_OF_THREAD}"
+)
+_REVISED: Final = (
+    f"SELECT r.position {_EACH} AND r.branch = %s AND r.revision > 0 AND r.slot <= %s "
+    f"ORDER BY r.position DESC LIMIT 1) r WHERE {_OF_THREAD}"
 )
 _FETCH: Final = (
     f"SELECT {RECORD_COLUMNS} FROM {ASKED} {ITS_THREAD} WHERE {IN_SCOPE} ORDER BY j.place"

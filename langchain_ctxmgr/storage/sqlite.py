@@ -31,7 +31,7 @@ from langchain_ctxmgr.storage.message_log import (
     thread_of,
 )
 from langchain_ctxmgr.storage.placement import Entry, entry_of, is_light
-from langchain_ctxmgr.storage.sqlite_append import append, new_thread
+from langchain_ctxmgr.storage.sqlite_append import append
 from langchain_ctxmgr.storage.sqlite_audit import clean, delete, verify
 from langchain_ctxmgr.storage.sqlite_database import Database, Work
 from langchain_ctxmgr.storage.sqlite_search import search
@@ -174,6 +174,14 @@ class SqliteLog:
     async def afind(self, branch: Branch, message_id: str) -> LogRecord | None:
         """`find` without blocking the event loop."""
         return await self._database.aread(lambda c: reads.find(c, branch, message_id))
+
+    def revised(self, branch: Branch, *, before_slot: int) -> int | None:
+        """The position of the newest revision of a message before `before_slot`."""
+        return self._database.read(lambda c: reads.revised(c, branch, before_slot))
+
+    async def arevised(self, branch: Branch, *, before_slot: int) -> int | None:
+        """`revised` without blocking the event loop."""
+        return await self._database.aread(lambda c: reads.revised(c, branch, before_slot))
 
     def fetch(self, scope: Scope, seqs: Sequence[int]) -> list[LogRecord]:
         """The records with these `seq`s, in the order asked for; others' are absent."""
@@ -324,16 +332,16 @@ class SqliteLog:
         return await self._database.aread(lambda c: reads.get_derived(c, scope, kind, key))
 
     def put_derived(
-        self, scope: Scope, kind: str, key: str, value: bytes, *, keep: int = 8
+        self, branch: Branch, kind: str, key: str, value: bytes, *, keep: int = 8
     ) -> None:
-        """Store a choice made from the thread; the newest `keep` of its kind stay."""
-        self._database.write(_putting(scope, kind, key, value, keep))
+        """Store a choice made from what `branch` shows; the newest `keep` of its kind stay."""
+        self._database.write(_putting(branch, kind, key, value, keep))
 
     async def aput_derived(
-        self, scope: Scope, kind: str, key: str, value: bytes, *, keep: int = 8
+        self, branch: Branch, kind: str, key: str, value: bytes, *, keep: int = 8
     ) -> None:
         """`put_derived` without blocking the event loop."""
-        await self._database.awrite(_putting(scope, kind, key, value, keep))
+        await self._database.awrite(_putting(branch, kind, key, value, keep))
 
     def history(self, scope: Scope) -> Iterator[LogRecord]:
         """Every record of a thread in the order recorded: all revisions, all branches."""
@@ -403,15 +411,14 @@ def _paging(key: int, position: int) -> Work[list[LogRecord]]:
     return lambda c: reads.page(c, key, position, _PAGE)
 
 
-def _putting(scope: Scope, kind: str, key: str, value: bytes, keep: int) -> Work[None]:
-    tenant_id, thread_id = thread_of(scope)
+def _putting(branch: Branch, kind: str, key: str, value: bytes, keep: int) -> Work[None]:
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
 
     def put(connection: Connection) -> None:
-        thread = reads.thread_key(connection, tenant_id, thread_id)
+        thread = reads.standing_key(connection, branch)
         if thread is None:
-            thread = new_thread(connection, tenant_id, thread_id)
+            return
         connection.execute(
             "INSERT OR REPLACE INTO derived (thread, kind, key, value) VALUES (?, ?, ?, ?)",
             (thread, kind, key, value),

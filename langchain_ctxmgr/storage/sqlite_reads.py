@@ -12,6 +12,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from heapq import nsmallest
+from itertools import chain
 from typing import Any, Final
 
 from langchain_ctxmgr.records import Branch, LogRecord, Scope, Span, Turn
@@ -55,6 +56,18 @@ def thread_key(connection: Connection, tenant_id: str, thread_id: str) -> int | 
     """The integer that stands for a thread in every other table; None if it has no row."""
     row = connection.execute(
         "SELECT thread FROM threads WHERE tenant_id = ? AND thread_id = ?", (tenant_id, thread_id)
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def standing_key(connection: Connection, line: Branch) -> int | None:
+    """`thread_key` while the head of `line` is in the log: a `seq` is never given out again."""
+    if line.head is None:
+        return None
+    row = connection.execute(
+        "SELECT t.thread FROM records r CROSS JOIN threads t ON t.thread = r.thread "
+        "WHERE r.seq = ? AND t.tenant_id = ? AND t.thread_id = ?",
+        (line.head.seq, line.tenant_id, line.thread_id),
     ).fetchone()
     return None if row is None else row[0]
 
@@ -165,6 +178,21 @@ def find(connection: Connection, line: Branch, message_id: str) -> LogRecord | N
         (key, bytes_of(message_id)),
     ).fetchone()
     return record_of(row) if row is not None and line.holds(row[3], row[2]) else None
+
+
+def revised(connection: Connection, line: Branch, before_slot: int) -> int | None:
+    """See `MessageLog.revised`. `+slot` leaves the walk to the index of the revisions."""
+    key = thread_key(connection, line.tenant_id, line.thread_id)
+    found: list[int] = []
+    for span in line.spans:
+        found += chain.from_iterable(
+            connection.execute(
+                "SELECT position FROM records WHERE thread = ? AND branch = ? AND revision > 0 "
+                "AND +slot <= ? ORDER BY position DESC LIMIT 1",
+                (key, span.branch, min(span.last_slot, before_slot - 1)),
+            )
+        )
+    return max(found, default=None)
 
 
 def fetch(connection: Connection, scope: Scope, seqs: Sequence[int]) -> list[LogRecord]:

@@ -7,6 +7,7 @@ settled for these alone; its tool traffic is fitted into what they leave.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from langchain_core.messages import BaseMessage
@@ -14,14 +15,10 @@ from langchain_core.messages import BaseMessage
 from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.errors import ContextOverflowError
-from langchain_ctxmgr.events import Listener
-from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.prompt.layout import assemble, prefix_digest
-from langchain_ctxmgr.prompt.turn import FittedTurn, Trim, fit_turn, has_place
+from langchain_ctxmgr.prompt.turn import FittedTurn, Trim, fit_turn, least_tokens
 from langchain_ctxmgr.prompt.validity import Folded, fold
-from langchain_ctxmgr.prompt.window import Selector
 from langchain_ctxmgr.records import ItemKind, Receipt, ReceiptItem
-from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.view.current_turn import CurrentTurn, find_turn
 from langchain_ctxmgr.view.frame import (
     Chosen,
@@ -29,7 +26,8 @@ from langchain_ctxmgr.view.frame import (
     Frames,
     Part,
     Quote,
-    Summarizer,
+    Space,
+    ViewParts,
     ViewRequest,
 )
 from langchain_ctxmgr.view.history import SYSTEM_LEADS, Window
@@ -54,28 +52,18 @@ class View(NamedTuple):
 class ViewBuilder:
     """Builds views from a log; safe to share between threads and tasks."""
 
-    def __init__(
-        self,
-        log: MessageLog,
-        recall: Recall,
-        summarizer: Summarizer,
-        counter: TokenCounter,
-        *,
-        selector: Selector | None = None,
-        listeners: tuple[Listener, ...] = (),
-    ) -> None:
-        self._log = log
-        self._counter = counter
-        self._frames = Frames(
-            log, recall, summarizer, counter, selector=selector, listeners=listeners
-        )
-        self._parts = (recall, summarizer, counter)
+    def __init__(self, parts: ViewParts) -> None:
+        self._parts = parts
+        self._log = parts.log
+        self._counter = parts.counter
+        self._frames = Frames(parts)
 
     def build(self, request: ViewRequest) -> Plan[View]:
         """The view for `request`, never over its `max_tokens`.
 
         Raises:
             ContextOverflowError: If system text, tools and the question alone do not fit.
+            ValueError: If the question has the id of a recorded message that is no user's.
         """
         counter = self._counter
         lead = yield from self._lead(request)
@@ -124,7 +112,7 @@ class ViewBuilder:
 
     def unrecorded(self, request: ViewRequest) -> Plan[View]:
         """The view of what `request` itself holds, for while the log cannot be read."""
-        return (yield from ViewBuilder(NOTHING_RECORDED, *self._parts).build(request))
+        return (yield from ViewBuilder(replace(self._parts, log=NOTHING_RECORDED)).build(request))
 
     def forget(self) -> None:
         """Drop the summaries made so far: what they were drawn from may be erased."""
@@ -156,17 +144,16 @@ class ViewBuilder:
                 max_tokens=max_tokens,
                 what=what if groups else "what must be sent (system text, tools)",
             )
-        room = max_tokens - asked
+        least = least_tokens(groups, most_tokens=max_tokens - fixed, counter=self._counter)
+        space = Space(max_tokens, fixed, asked, fixed + least)
         if known is None:
-            frame = yield from frames.settle(request, turn, fixed_tokens=fixed, room=room)
+            frame = yield from frames.settle(request, turn, space)
         else:
-            frame = yield from frames.again(known, request, turn, room=room)
-        most = max_tokens - fixed
+            frame = yield from frames.again(known, request, turn, space)
         for part in Part:
-            limit = most - frame.tokens
-            if has_place(groups, limit_tokens=limit, most_tokens=most, counter=self._counter):
+            if frame.tokens <= space.left:
                 break
-            frame = yield from frames.without(part, frame, request, turn)
+            frame = frame.without(part, turn)
         return frame, max_tokens
 
 

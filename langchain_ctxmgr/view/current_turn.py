@@ -35,6 +35,11 @@ class CurrentTurn:
     """Those of `messages` that are in the log: all, or none where the question is new."""
     before_slot: int
     """The history is what stands before this slot."""
+    follows: str | None
+    """Id of the message before the question; None where nothing stands before it."""
+    changed: int
+    """Position of the newest record that makes the question another one to answer: a revision
+    of something before it, or what was said in answer to it; -1 for none."""
     history_tokens: int
     """As recorded, over the whole history."""
     history_importance: float
@@ -63,23 +68,28 @@ class CurrentTurn:
 
 
 def find_turn(log: MessageLog, branch: Branch, query: BaseMessage | None) -> Plan[CurrentTurn]:
-    """The turn that `query` opens, or the newest recorded one without a query."""
+    """The turn that `query` opens, or the newest recorded one without a query.
+
+    Raises:
+        ValueError: If `query` has the id of a recorded message that is no user's.
+    """
     last = yield from question_before(log, branch, None)
     if query is None and last is None:
-        return (yield from _turn(log, branch, (), (), _end(branch)))
+        return (yield from _turn(log, branch, (), _NO_LOOP, _end(branch)))
     known = yield from _known(log, branch, query, last)
     if known is None:
         messages = () if query is None else (query,)
-        return (yield from _turn(log, branch, messages, (), _end(branch)))
+        return (yield from _turn(log, branch, messages, _NO_LOOP, _end(branch)))
     question = known.message if query is None else _identified(query, known.message)
     if last is None or known.slot != last.slot:
-        return (yield from _turn(log, branch, (question,), (known,), known.slot))
+        loop = _Loop((known,), -1 if last is None else last.position, is_over=True)
+        return (yield from _turn(log, branch, (question,), loop, known.slot))
     since = yield from call(log.read, branch, from_slot=known.slot)
     loop = _loop(since)
-    if query is not None and query.id is None and loop.is_answered:
-        return (yield from _turn(log, branch, (query,), (), _end(branch)))
+    if query is not None and query.id is None and loop.is_over:
+        return (yield from _turn(log, branch, (query,), _NO_LOOP, _end(branch)))
     messages = (question, *(record.message for record in loop.records[1:]))
-    return (yield from _turn(log, branch, messages, loop.records, known.slot))
+    return (yield from _turn(log, branch, messages, loop, known.slot))
 
 
 def _known(
@@ -90,7 +100,12 @@ def _known(
         return last
     if query.id is not None:
         found = yield from call(log.find, branch, query.id)
-        return found if found is not None and role_of(found.message) == "human" else None
+        if found is not None and role_of(found.message) != "human":
+            raise ValueError(
+                f"query must have an id of its own, got {query.id!r}: that of a recorded "
+                f"{role_of(found.message)} message"
+            )
+        return found
     return last if last is not None and last.message.content == query.content else None
 
 
@@ -106,8 +121,13 @@ class _Loop(NamedTuple):
 
     records: tuple[LogRecord, ...]
     """The question first."""
-    is_answered: bool
+    answered: int
+    """Position of what was last said in answer, or asked since; -1 without any."""
+    is_over: bool
     """Whether nothing is left to answer but the question itself, again."""
+
+
+_NO_LOOP = _Loop((), -1, is_over=False)
 
 
 def _loop(since: Sequence[LogRecord]) -> _Loop:
@@ -130,7 +150,8 @@ def _loop(since: Sequence[LogRecord]) -> _Loop:
     places = [place for place in range(answered + 1, len(since)) if place not in ends]
     records = (since[0], *(since[place] for place in places))
     is_waiting = any(_calls(record.message) for record in records)
-    return _Loop(records, is_answered=answered > 0 and not is_waiting)
+    position = since[answered].position if answered else -1
+    return _Loop(records, position, is_over=answered > 0 and not is_waiting)
 
 
 def _speaks(message: BaseMessage) -> bool:
@@ -164,18 +185,23 @@ def _turn(
     log: MessageLog,
     branch: Branch,
     messages: tuple[BaseMessage, ...],
-    records: tuple[LogRecord, ...],
+    loop: _Loop,
     before_slot: int,
 ) -> Plan[CurrentTurn]:
     previous = yield from call(
         log.read, branch, before_slot=before_slot, limit=1, newest_first=True
     )
+    revised = None
+    if previous:
+        revised = yield from call(log.revised, branch, before_slot=before_slot)
     return CurrentTurn(
         messages=messages,
-        records=records,
+        records=loop.records,
         before_slot=before_slot,
+        follows=previous[0].message_id if previous else None,
+        changed=max(loop.answered, -1 if revised is None else revised),
         history_tokens=previous[0].total_tokens if previous else 0,
         history_importance=previous[0].total_importance if previous else 0.0,
         last_said_at=previous[0].at if previous else None,
-        asked_at=records[0].at if records else None,
+        asked_at=loop.records[0].at if loop.records else None,
     )

@@ -8,8 +8,9 @@ process, with other tools bound or with more learnt about the model's tokens, is
 the same bytes.
 
 Where a round of tool calls has no place next to the frame however far its results are
-cut, the frame gives way, and for the rest of the turn: a full history to the window, then
-the recalled text, then the summary, then the window.
+cut, the frame gives way, and for the rest of the turn: a full history to the window, the
+summary and what is recalled, as a first step would have them in what is left; then the
+recalled text, then the summary, then the window.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.compression.extractive import EMPTY
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import Degraded, Listener, emit
+from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.memory.packing import Considered
 from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.prompt.layout import assemble, summary_message
@@ -51,9 +53,9 @@ SUMMARY_SOURCES = 64
 """A summary is drawn from this many of the most important messages before the window."""
 TOOL_TRAFFIC_SHARE = 0.25
 """Of the budget, left free when tools are given: their results come next."""
-GAVE_WAY = "gave way to the tool calls of this turn"
+GAVE_WAY = "gave way to system text, tools or tool calls of this turn"
 _QUOTES_KEPT = 256
-_FRAME = "frame-1"
+_FRAME = "frame-2"
 """Kind and version of what `Settled.to_bytes` writes."""
 
 
@@ -65,6 +67,19 @@ class Summarizer(Protocol):
     ) -> Summary:
         """A summary of at most `max_tokens`, the cost of its message included."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewParts:
+    """What views are made from, and with."""
+
+    log: MessageLog
+    recall: Recall
+    summarizer: Summarizer
+    counter: TokenCounter
+    selector: Selector | None = None
+    """What is kept of a history that does not fit; None: the newest window."""
+    listeners: tuple[Listener, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,18 +162,18 @@ NOTHING = Chosen("", 0, {}, ())
 class Settled(NamedTuple):
     """What the first step of a turn settles for all its steps."""
 
+    changed: int
+    """The turn's `changed` at that step: what changed later makes it another turn."""
     max_tokens: int
     """As counted."""
-    room: int
-    """For the frame: what system text, tools, question and the tools' results leave of it."""
     is_full: bool
-    """Whether the whole history is shown."""
-    history: int
+    """Whether the whole history is shown; the rest is then empty."""
+    room: int = 0
+    """For the frame: what system text, tools, question and the tools' results leave of it."""
+    history: int = 0
     """The window's allowance."""
-    summary: int
-    """The summary's."""
-    quote: Quote
-    chosen: Chosen
+    quote: Quote = NO_QUOTE
+    chosen: Chosen = NOTHING
 
     def to_bytes(self) -> bytes:
         """For keeping with the log."""
@@ -180,15 +195,12 @@ class Settled(NamedTuple):
         fields = ("id", "score", "tokens", "arms", "included", "reason")
         considered = tuple(Considered(**dict(zip(fields, row, strict=True))) for row in rows)
         chosen = Chosen(block, cost, carried, considered)
-        limit, room, is_full, history, budgeted = numbers
-        return cls(limit, room, is_full, history, budgeted, Quote(summary, quoted), chosen)
+        return cls(*numbers, quote=Quote(summary, quoted), chosen=chosen)
 
 
 class Part(Enum):
     """What of a frame gives way, in this order."""
 
-    FULL_HISTORY = auto()
-    """To the window."""
     RECALLED = auto()
     SUMMARY = auto()
     WINDOW = auto()
@@ -207,120 +219,152 @@ class Frame(NamedTuple):
         """What it costs."""
         return self.window.tokens + self.quote.summary.tokens + self.chosen.tokens
 
+    def without(self, part: Part, turn: CurrentTurn) -> Frame:
+        """The frame once `part` gave way."""
+        if part is Part.RECALLED:
+            return self._replace(chosen=self.chosen.gone())
+        if part is Part.SUMMARY:
+            return self._replace(quote=NO_QUOTE)
+        gone = tuple(_gone(item) for item in self.window.items)
+        return self._replace(window=empty_window(turn)._replace(items=gone))
+
+
+class Space(NamedTuple):
+    """A view's tokens, and what a turn takes of them."""
+
+    max_tokens: int
+    """As counted."""
+    fixed: int
+    """For system text and tools."""
+    asked: int
+    """For these and the question."""
+    least: int
+    """For these and the tool traffic, at least."""
+
+    @property
+    def room(self) -> int:
+        """Of a frame, as far as the question goes."""
+        return self.max_tokens - self.asked
+
+    @property
+    def left(self) -> int:
+        """Of a frame, beside the least of the tool traffic."""
+        return self.max_tokens - self.least
+
 
 class Frames:
     """Settles frames, and finds them again; safe to share between threads and tasks."""
 
-    def __init__(
-        self,
-        log: MessageLog,
-        recall: Recall,
-        summarizer: Summarizer,
-        counter: TokenCounter,
-        *,
-        selector: Selector | None,
-        listeners: tuple[Listener, ...],
-    ) -> None:
-        self._log = log
-        self._recall = recall
-        self._summarizer = summarizer
-        self._counter = counter
-        self._selector = selector
-        self._listeners = listeners
+    def __init__(self, parts: ViewParts) -> None:
+        self._parts = parts
+        self._log = parts.log
+        self._counter = parts.counter
         self._quotes: OrderedDict[tuple[int, ...], Quote] = OrderedDict()
+        self._guard = ForkableLock()
+        self._erasures = 0
 
     def known(self, request: ViewRequest, turn: CurrentTurn) -> Plan[Settled | None]:
-        """What an earlier step of the turn settled; None at its first."""
+        """What an earlier step of the turn settled; None at its first.
+
+        A turn whose history was revised since, or whose question was answered, is another.
+        """
         key = _key(request, turn)
         if key is None:
             return None
         stored = yield from call(self._log.get_derived, request.scope, _FRAME, key)
-        return None if stored is None else Settled.from_bytes(stored)
+        settled = None if stored is None else Settled.from_bytes(stored)
+        return settled if settled is not None and settled.changed >= turn.changed else None
 
-    def settle(
-        self, request: ViewRequest, turn: CurrentTurn, *, fixed_tokens: int, room: int
-    ) -> Plan[Frame]:
-        """A frame in `room` tokens; what it follows from is kept for the rest of the turn.
-
-        The boundary for a log that cannot be written: the view is answered all the same.
-        """
-        frame = yield from self._settle(request, turn, fixed_tokens, room)
-        key = _key(request, turn)
-        if key is not None:
-            stored, put = frame.settled.to_bytes(), self._log.put_derived
-            try:
-                yield from call(put, request.scope, _FRAME, key, stored)
-            except StorageError as error:
-                event = Degraded(
-                    part="log", reason=str(error), fallback="a choice made anew each step"
-                )
-                emit(self._listeners, event)
-        return frame
+    def settle(self, request: ViewRequest, turn: CurrentTurn, space: Space) -> Plan[Frame]:
+        """A frame as for the question alone, kept for the rest of the turn."""
+        room = space.room - (_for_traffic(space) if request.tools else 0)
+        if request.budget.keep_full_history and self._parts.selector is None:
+            window = yield from self._full(request, turn, room)
+            if window is not None:
+                settled = Settled(turn.changed, space.max_tokens, is_full=True)
+                frame = Frame(settled, window, NO_QUOTE, NOTHING)
+                # As `full_history` weighs it on the next step.
+                if max(frame.tokens, turn.history_tokens) > space.left:
+                    return (yield from self._give_way(request, turn, space))
+                return (yield from self._keep(frame, request, turn))
+        frame = yield from self._windowed(request, turn, space.max_tokens, space.fixed, room)
+        return (yield from self._keep(frame, request, turn))
 
     def again(
-        self, settled: Settled, request: ViewRequest, turn: CurrentTurn, *, room: int
+        self, settled: Settled, request: ViewRequest, turn: CurrentTurn, space: Space
     ) -> Plan[Frame]:
-        """The frame that was settled; with a window where the full history outgrew `room`."""
+        """The frame that was settled, or what a full history that outgrew it gives way to."""
         if settled.is_full:
-            window = yield from full_history(self._log, request.branch, turn, room, self._counter)
+            window = yield from self._full(request, turn, space.left)
             if window is None:
-                return (yield from self._windowed(settled, request, turn))
+                return (yield from self._give_way(request, turn, space))
         else:
             window = yield from self._window(settled, request, turn)
         return Frame(settled, window, settled.quote, settled.chosen)
 
-    def without(
-        self, part: Part, frame: Frame, request: ViewRequest, turn: CurrentTurn
-    ) -> Plan[Frame]:
-        """The frame once `part` gave way."""
-        if part is Part.FULL_HISTORY and frame.settled.is_full:
-            return (yield from self._windowed(frame.settled, request, turn))
-        if part is Part.RECALLED:
-            return frame._replace(chosen=frame.chosen.gone())
-        if part is Part.SUMMARY:
-            return frame._replace(quote=NO_QUOTE)
-        if part is Part.WINDOW:
-            gone = [_gone(item) for item in frame.window.items]
-            return frame._replace(window=empty_window(turn)._replace(items=tuple(gone)))
-        return frame
-
     def forget(self) -> None:
         """Drop the summaries made so far: what they were drawn from may be erased."""
-        self._quotes.clear()
+        with self._guard:
+            self._erasures += 1
+            self._quotes.clear()
 
-    def _settle(
-        self, request: ViewRequest, turn: CurrentTurn, fixed_tokens: int, room: int
+    def _give_way(self, request: ViewRequest, turn: CurrentTurn, space: Space) -> Plan[Frame]:
+        """What a full history gives way to, kept for the rest of the turn.
+
+        As on a first step whose room is what the tool traffic leaves.
+        """
+        limit = space.max_tokens
+        room = max(0, min(space.left, space.room - _for_traffic(space)))
+        frame = yield from self._windowed(request, turn, limit, limit - room, room)
+        return (yield from self._keep(frame, request, turn))
+
+    def _keep(self, frame: Frame, request: ViewRequest, turn: CurrentTurn) -> Plan[Frame]:
+        """`frame`, noted for the rest of the turn.
+
+        The boundary for a log that cannot be written: the view is answered all the same.
+        """
+        key = _key(request, turn)
+        if key is not None:
+            stored, put = frame.settled.to_bytes(), self._log.put_derived
+            try:
+                yield from call(put, request.branch, _FRAME, key, stored)
+            except StorageError as error:
+                event = Degraded(
+                    part="log", reason=str(error), fallback="a choice made anew each step"
+                )
+                emit(self._parts.listeners, event)
+        return frame
+
+    def _windowed(
+        self,
+        request: ViewRequest,
+        turn: CurrentTurn,
+        max_tokens: int,
+        fixed_tokens: int,
+        room: int,
     ) -> Plan[Frame]:
-        limit, budget = request.max_tokens, request.budget
-        if request.tools:
-            room -= int(limit * TOOL_TRAFFIC_SHARE)
-        shares = budget.allocate(limit, fixed_tokens, is_live=turn.is_live(request.asked_at))
-        numbers = (limit, room, budget.keep_full_history and self._selector is None)
-        settled = Settled(*numbers, shares.history, shares.summary, NO_QUOTE, NOTHING)
-        if settled.is_full:
-            window = yield from full_history(self._log, request.branch, turn, room, self._counter)
-            if window is not None:
-                return Frame(settled, window, NO_QUOTE, NOTHING)
-        frame = yield from self._windowed(settled._replace(is_full=False), request, turn)
-        shown = frame.tokens
+        """The window, the summary of what lies before it, and what is recalled, in `room`."""
+        is_live = turn.is_live(request.asked_at)
+        shares = request.budget.allocate(max_tokens, fixed_tokens, is_live=is_live)
+        settled = Settled(turn.changed, max_tokens, False, room, shares.history)
+        window = yield from self._window(settled, request, turn)
+        spare = min(shares.summary, room - window.tokens)
+        quote = yield from self._quote(request.branch, window, spare)
+        shown = window.tokens + quote.summary.tokens
         spared = shares.history + shares.summary - shown
         chosen = yield from self._choose(
-            request, turn, frame.window, min(room - shown, shares.recalled + spared)
+            request, turn, window, min(room - shown, shares.recalled + spared)
         )
-        settled = frame.settled._replace(quote=frame.quote, chosen=chosen)
-        return frame._replace(settled=settled, chosen=chosen)
+        return Frame(settled._replace(quote=quote, chosen=chosen), window, quote, chosen)
 
-    def _windowed(self, settled: Settled, request: ViewRequest, turn: CurrentTurn) -> Plan[Frame]:
-        """The window and the summary of what lies before it, nothing recalled."""
-        window = yield from self._window(settled, request, turn)
-        room = min(settled.summary, settled.room - window.tokens)
-        quote = yield from self._quote(request.branch, window, room)
-        return Frame(settled, window, quote, NOTHING)
+    def _full(self, request: ViewRequest, turn: CurrentTurn, room: int) -> Plan[Window | None]:
+        return (yield from full_history(self._log, request.branch, turn, room, self._counter))
 
     def _window(self, settled: Settled, request: ViewRequest, turn: CurrentTurn) -> Plan[Window]:
         log, branch, counter = self._log, request.branch, self._counter
         allowance, room = settled.history, max(0, settled.room)
-        if self._selector is None:
+        selector = self._parts.selector
+        if selector is None:
             return (
                 yield from recent_window(
                     log, branch, turn, allowance=allowance, room=room, counter=counter
@@ -328,7 +372,7 @@ class Frames:
             )
         return (
             yield from selected_history(
-                log, branch, turn, self._selector, allowance=min(allowance, room), counter=counter
+                log, branch, turn, selector, allowance=min(allowance, room), counter=counter
             )
         )
 
@@ -336,6 +380,7 @@ class Frames:
         """What stands for the messages before the window."""
         if max_tokens <= 0 or window.start_slot == 0:
             return NO_QUOTE
+        erasures = self._erasures
         best = yield from call(
             self._log.top, branch, before_slot=window.start_slot, limit=SUMMARY_SOURCES
         )
@@ -347,10 +392,14 @@ class Frames:
             scope = Scope(tenant_id=branch.tenant_id, thread_id=branch.thread_id)
             records = yield from call(self._log.fetch, scope, seqs)
             sources = sorted(records, key=lambda record: record.slot)
-            summary = self._summarizer.summarize(sources, max_tokens, self._counter)
-            quote = self._quotes[key] = Quote.of(self._priced(summary, max_tokens), sources)
-            if len(self._quotes) > _QUOTES_KEPT:
-                self._quotes.popitem(last=False)
+            summary = self._parts.summarizer.summarize(sources, max_tokens, self._counter)
+            quote = Quote.of(self._priced(summary, max_tokens), sources)
+            with self._guard:
+                # Not where something was erased meanwhile: it may be what this was drawn from.
+                if self._erasures == erasures:
+                    self._quotes[key] = quote
+                if len(self._quotes) > _QUOTES_KEPT:
+                    self._quotes.popitem(last=False)
         return quote
 
     def _priced(self, summary: Summary, max_tokens: int) -> Summary:
@@ -367,7 +416,7 @@ class Frames:
         if question is None or not text.strip() or window.start_slot == 0:
             return NOTHING
         while limit > 0:
-            found = yield from self._recall.find(
+            found = yield from self._parts.recall.find(
                 request.scope,
                 text,
                 branch=request.branch,
@@ -393,12 +442,16 @@ def _gone(item: ReceiptItem) -> ReceiptItem:
     return replace(item, included=False, reason=GAVE_WAY) if item.included else item
 
 
+def _for_traffic(space: Space) -> int:
+    return int(space.max_tokens * TOOL_TRAFFIC_SHARE)
+
+
 def _key(request: ViewRequest, turn: CurrentTurn) -> str | None:
-    """What tells this turn's frame from others.
+    """What tells this turn's frame from others, whether or not its question is recorded yet.
 
     None where the question cannot be known again, or nothing stands before it.
     """
-    if turn.question is None or turn.key is None or turn.before_slot == 0:
+    if turn.question is None or turn.key is None or turn.follows is None:
         return None
-    asked = f"{turn.key} {request.asked_tokens} {turn.before_slot} {message_text(turn.question)}"
-    return sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
+    asked = [turn.key, turn.follows, request.asked_tokens, message_text(turn.question)]
+    return sha256(json.dumps(asked).encode("ascii")).hexdigest()

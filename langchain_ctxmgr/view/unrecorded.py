@@ -15,10 +15,10 @@ class _NothingRecorded:
 
     top = fetch = read
 
-    def find(self, *_: object) -> None:
+    def find(self, *_: object, **__: object) -> None:
         return None
 
-    locate = get_derived = put_derived = find
+    locate = revised = get_derived = put_derived = find
 
 
 NOTHING_RECORDED = cast("MessageLog", _NothingRecorded())

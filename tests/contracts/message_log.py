@@ -476,7 +476,6 @@ class MessageLogContract:
             lambda: log.turns(empty, [1]),
             lambda: log.search(empty, [1], limit=1),
             lambda: log.get_derived(empty, "k", "a"),
-            lambda: log.put_derived(empty, "k", "a", b""),
             lambda: list(log.history(empty)),
             lambda: log.verify(empty),
             lambda: log.erase(empty),
@@ -491,7 +490,6 @@ class MessageLogContract:
             lambda: log.append(tenant, talk(1)),
             lambda: log.branch(tenant),
             lambda: log.get_derived(tenant, "k", "a"),
-            lambda: log.put_derived(tenant, "k", "a", b""),
             lambda: list(log.history(tenant)),
         ):
             with pytest.raises(ValueError, match="thread_id"):
@@ -579,13 +577,14 @@ class MessageLogContract:
         assert log.claim("acme", "index", "three", minute)
 
     def test_derived_values_are_kept_by_thread_and_kind_up_to_a_bound(self, log):
+        alice, bob = (log.append(scope, talk(1)) and log.branch(scope) for scope in (ALICE, BOB))
         for number in range(12):
-            log.put_derived(ALICE, "choice", f"k{number}", bytes([number]), keep=8)
-        log.put_derived(ALICE, "summary", "k0", b"s")
-        log.put_derived(BOB, "choice", "k11", b"bob")
+            log.put_derived(alice, "choice", f"k{number}", bytes([number]), keep=8)
+        log.put_derived(alice, "summary", "k0", b"s")
+        log.put_derived(bob, "choice", "k11", b"bob")
         kept = [log.get_derived(ALICE, "choice", f"k{n}") for n in range(12)]
         assert kept == [None] * 4 + [bytes([n]) for n in range(4, 12)]
-        log.put_derived(ALICE, "choice", "k4", b"again", keep=2)
+        log.put_derived(alice, "choice", "k4", b"again", keep=2)
         assert log.get_derived(ALICE, "choice", "k4") == b"again"
         assert log.get_derived(ALICE, "choice", "k11") == bytes([11])
         assert log.get_derived(ALICE, "choice", "k10") is None
@@ -593,7 +592,55 @@ class MessageLogContract:
         assert log.get_derived(BOB, "choice", "k11") == b"bob"
         assert log.get_derived(OTHER, "choice", "k11") is None
         with pytest.raises(ValueError, match="keep"):
-            log.put_derived(ALICE, "choice", "k", b"", keep=0)
+            log.put_derived(alice, "choice", "k", b"", keep=0)
+
+    @pytest.mark.parametrize("erased", [ALICES, Scope(tenant_id="acme")])
+    def test_what_was_made_of_erased_messages_is_never_stored(self, log, erased):
+        log.append(ALICE, talk(3))
+        before = log.branch(ALICE)
+        log.erase(erased)
+        log.put_derived(before, "choice", "k", CANARY.encode())
+        assert log.get_derived(ALICE, "choice", "k") is None
+        assert log.erase(ALICES).derived == 0
+        log.append(ALICE, talk(3))
+        log.put_derived(before, "choice", "k", CANARY.encode())
+        assert log.get_derived(ALICE, "choice", "k") is None
+        log.put_derived(log.branch(ALICE), "choice", "k", b"x")
+        assert log.get_derived(ALICE, "choice", "k") == b"x"
+
+    def test_nothing_is_stored_for_a_thread_without_records(self, log):
+        log.put_derived(log.branch(ALICE), "choice", "k", b"x")
+        assert log.get_derived(ALICE, "choice", "k") is None
+        assert log.tenants() == []
+
+    def test_a_choice_is_stored_for_none_but_the_thread_it_was_made_from(self, log):
+        log.append(OTHER, talk(1))
+        theirs = log.branch(OTHER)
+        log.append(ALICE, talk(1))
+        posing = replace(theirs, tenant_id="acme")
+        log.put_derived(posing, "choice", "k", b"x")
+        assert log.get_derived(ALICE, "choice", "k") is None
+        assert log.get_derived(OTHER, "choice", "k") is None
+
+    def test_the_newest_revision_before_a_slot_is_found(self, log):
+        log.append(ALICE, talk(6))
+        assert log.revised(log.branch(ALICE), before_slot=6) is None
+        log.append(ALICE, [draft("edited", "m2"), draft("edited", "m1"), draft("edited", "m4")])
+        line = log.branch(ALICE)
+        assert [log.revised(line, before_slot=slot) for slot in range(7)] == [
+            None, None, 7, 7, 7, 8, 8,
+        ]  # fmt: skip
+        assert log.revised(log.branch(BOB), before_slot=6) is None
+
+    def test_what_was_revised_on_another_branch_does_not_count(self, log):
+        log.append(ALICE, talk(4))
+        log.append(ALICE, [draft("m1", "m1", minutes=1), draft("fork", "f")])
+        log.append(ALICE, [draft("edited", "m3"), draft("m1", "m1", minutes=1)])
+        fork = log.branch(ALICE, head="f")
+        assert log.revised(fork, before_slot=9) is None
+        assert log.revised(log.branch(ALICE, head="m3"), before_slot=9) == 5
+        log.append(ALICE, [draft("edited", "m0")])
+        assert log.revised(fork, before_slot=9) == 6
 
     def test_history_pages_through_a_long_thread(self, log):
         log.append(ALICE, talk(700))
@@ -624,7 +671,7 @@ class MessageLogContract:
     def test_an_erased_thread_is_gone_and_the_others_verify(self, log):
         mine = log.append(ALICE, talk(5))
         log.append(BOB, talk(2))
-        log.put_derived(ALICE, "choice", "k", b"x")
+        log.put_derived(log.branch(ALICE), "choice", "k", b"x")
         erased = log.erase(ALICES)
         assert (erased.threads, erased.messages, erased.derived) == (1, 5, 1)
         assert erased.seqs == tuple(record.seq for record in mine)

@@ -26,7 +26,7 @@ def raw(request, postgres):
         log.append(ALICE, [draft("mine", "m1")])
         for scope in (OTHER, GONE):
             log.append(scope, [draft(CANARY, "m1")])
-            log.put_derived(scope, "choice", CANARY, CANARY.encode())
+            log.put_derived(log.branch(scope), "choice", CANARY, CANARY.encode())
         log.erase(GONE)
         log.set_marks("globex", CANARY, words_seq=1, dense_seq=1)
         assert log.claim("globex", "index", "me", timedelta(minutes=1))

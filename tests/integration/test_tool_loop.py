@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -252,6 +253,63 @@ def test_a_full_history_gives_way_to_the_window():
         part = manager.prepare(scope=SCOPE, query=QUESTION, max_tokens=2_200)
     assert 0 < part.sections[ItemKind.HISTORY] < whole.sections[ItemKind.HISTORY]
     assert "big0" in traffic(part)[-1]
+
+
+def test_what_a_full_history_gives_way_to_holds_what_the_question_needs(tmp_path):
+    """And stays for the rest of the turn, in every process."""
+    rng = random.Random(11)
+    question = HumanMessage("What is my dog called? Look in the ledger.", id="question")
+    seen: list[PreparedContext] = []
+    with opened(tmp_path) as manager:
+        manager.record(HumanMessage("My dog is called Zanzibar.", id="dog"), scope=SCOPE, at=START)
+        talk(manager, 16)
+        manager.record(question, scope=SCOPE)
+    for messages in (one_round(rng, 0, [60] * 32), *(one_round(rng, n, [9]) for n in (1, 2, 3))):
+        with opened(tmp_path) as manager:
+            context = manager.prepare(scope=SCOPE, query=question, max_tokens=3_000)
+            assert context.tokens <= 3_000
+            assert_valid(context.messages, question=question)
+            seen.append(context)
+            manager.record(messages, scope=SCOPE)
+    whole, part = seen[:2]
+    assert whole.preservation == 1.0
+    kinds = (ItemKind.HISTORY, ItemKind.SUMMARY, ItemKind.RECALLED)
+    assert all(part.sections[kind] for kind in kinds)
+    assert part.sections[ItemKind.HISTORY] < whole.sections[ItemKind.HISTORY]
+    assert "Zanzibar" in frame(part)[-1]
+    assert frame(part) == frame(seen[2]) == frame(seen[3])
+
+
+def test_text_that_is_erased_while_a_view_waits_is_not_written_back(tmp_path):
+    asked, erased = threading.Event(), threading.Event()
+
+    class Waiting(DeterministicFakeEmbedding):
+        def embed_query(self, text):
+            asked.set()
+            assert erased.wait(30)
+            return super().embed_query(text)
+
+    with opened(tmp_path, embeddings=Waiting(size=16)) as manager:
+        said_once = HumanMessage("My dog is called Zanzibar, remember that.", id="dog")
+        manager.record(said_once, scope=SCOPE, at=START)
+        talk(manager, 40)
+        views: list[PreparedContext] = []
+
+        def prepare():
+            views.append(manager.prepare(scope=SCOPE, query=QUESTION, max_tokens=2_000))
+
+        thread = threading.Thread(target=prepare)
+        thread.start()
+        assert asked.wait(30)
+        manager.forget(scope=SCOPE)
+        erased.set()
+        thread.join()
+        assert views[0].sections[ItemKind.SUMMARY] > 0
+        assert manager.forget(scope=SCOPE).derived == 0
+    left = [
+        path for path in tmp_path.rglob("*") if path.is_file() and b"Zanzibar" in path.read_bytes()
+    ]
+    assert left == []
 
 
 def test_a_call_that_fits_nowhere_takes_nothing_with_it():

@@ -174,7 +174,8 @@ class TestErasing:
             log.append(ALICE, drafts[:1])
             log.append(BOB, drafts[1:])
             log.append(ALICE, [draft(f"edited {CANARY}", f"{CANARY}-{number}")])
-            log.put_derived(ALICE, "choice", f"k{number}", f"{CANARY} {number}".encode() * 20)
+            choice = f"{CANARY} {number}".encode() * 20
+            log.put_derived(log.branch(ALICE), "choice", f"k{number}", choice)
 
     def test_no_byte_of_an_erased_thread_is_left(self, log, path):
         self.fill(log)

@@ -19,7 +19,7 @@ def log(tmp_path):
         log.append(BOB, talk(40))
         log.append(ALICE, talk(40))
         log.append(ALICE, [draft("edited", "m3"), draft("fork", "f")])
-        log.put_derived(ALICE, "choice", "k", b"x")
+        log.put_derived(log.branch(ALICE), "choice", "k", b"x")
         yield log
 
 
@@ -51,6 +51,7 @@ BRANCH_READS = {
     "locate": lambda log, line: log.locate(line, 35),
     "find": lambda log, line: log.find(line, "m1"),
     "top": lambda log, line: log.top(line, before_slot=30, limit=5),
+    "revised": lambda log, line: log.revised(line, before_slot=30),
 }
 READS = {
     "branch": lambda log: log.branch(ALICE),
@@ -72,7 +73,7 @@ READS = {
     "append": lambda log: log.append(ALICE, talk(1, first=90)),
     "set marks": lambda log: log.set_marks("acme", "edge", words_seq=2, dense_seq=1),
     "set erased": lambda log: log.set_erased("acme", "edge", 1),
-    "put": lambda log: log.put_derived(ALICE, "choice", "k2", b"y"),
+    "put": lambda log: log.put_derived(log.branch(ALICE), "choice", "k2", b"y"),
 }
 
 

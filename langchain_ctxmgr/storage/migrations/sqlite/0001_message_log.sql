@@ -61,6 +61,7 @@ CREATE UNIQUE INDEX records_by_slot ON records (thread, branch, slot, revision);
 CREATE INDEX records_by_role ON records (thread, branch, role, slot);
 CREATE UNIQUE INDEX records_by_message ON records (thread, message_id, revision);
 CREATE INDEX records_revised ON records (thread, slot, revision) WHERE revision > 0;
+CREATE INDEX records_by_revision ON records (thread, branch, position) WHERE revision > 0;
 CREATE INDEX records_by_tokens ON records (thread, branch, total_tokens - tokens, slot)
     WHERE revision = 0;
 CREATE INDEX records_by_importance ON records (thread, branch, importance DESC, slot)
