@@ -9,8 +9,9 @@ Each operation is one plan, driven blocking over REST or gRPC, or on any event l
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 from langchain_ctxmgr._plans import Plan, arun, run
@@ -39,6 +40,13 @@ if TYPE_CHECKING:
 
 _DEFAULT_CONNECTION = ConnectionSettings()
 _DEFAULT_COLLECTION = CollectionSettings()
+
+SIZE_SECONDS: Final = 60.0
+"""How long a scope's size is taken for what it was when counted: asking costs a round trip, and
+the answer matters only once a scope beyond `CORPUS_SIZE` has doubled. Until then IDF is counted
+over a sample larger than needed, or, where another process erased the scope, over a smaller one."""
+_MOST_SIZES: Final = 4_096
+"""Scopes whose size is known at once: memory is bounded, whatever number of threads is asked."""
 
 
 class QdrantVectorStore:
@@ -75,6 +83,7 @@ class QdrantVectorStore:
         self.collection = collection
         self._connection = QdrantConnection(url, api_key=api_key, settings=connection)
         self._shared = SharedCollection(self._connection, collection, dense, layout)
+        self._sizes: dict[tuple[str, str], tuple[int, float]] = {}
 
     @classmethod
     def from_url(
@@ -309,11 +318,23 @@ class QdrantVectorStore:
 
     def _corpus(self, scope: Scope) -> Plan[models.Filter]:
         """The points whose words say how rare a term is: the scope, or an even sample."""
-        whole = requests.server_filter((Match(SCOPES_FIELD, scope_key(scope)),))
-        # An estimate will do: it only decides which sample is small enough.
-        counted = yield from self._counted(scope, whole, exact=False)
-        level = corpus_level(counted)
+        size = yield from self._size(scope)
+        level = corpus_level(size)
         return requests.server_filter((Match(SCOPES_FIELD, scope_key(scope, level)),))
+
+    def _size(self, scope: Scope) -> Plan[int]:
+        """About how many points `scope` had, at most `SIZE_SECONDS` ago."""
+        identity = yield from self._shared.opened()
+        place = (identity.uuid, scope_key(scope))
+        size, until = self._sizes.get(place, (0, 0.0))
+        if time.monotonic() >= until:
+            whole = requests.server_filter((Match(SCOPES_FIELD, scope_key(scope)),))
+            # An estimate will do: it only decides which sample is small enough.
+            size = yield from self._counted(scope, whole, exact=False)
+            if len(self._sizes) >= _MOST_SIZES:
+                self._sizes = {}
+            self._sizes[place] = (size, time.monotonic() + SIZE_SECONDS)
+        return size
 
     def _counted(self, scope: Scope, needed: models.Filter, *, exact: bool) -> Plan[int]:
         answer = yield from self._shared.send(
@@ -376,5 +397,6 @@ class QdrantVectorStore:
         found = yield from self._counted(scope, needed, exact=True)
         if found:
             yield from self._shared.send("erase points", "delete", **erasing)
+            self._sizes = {}
         yield from self._shared.send_to_others("erase points", "delete", **erasing)
         return found
