@@ -92,11 +92,11 @@ class Turn(NamedTuple):
     cues: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogRecord:
+class LogRecord(NamedTuple):
     """One row of the message log, as appended; rows are never changed.
 
-    The fields up to `cues` are those of its `Turn`.
+    The fields up to `cues` are those of its `Turn`. A tuple, like that: a frozen dataclass of
+    so many fields takes 2.5 µs to make, a tuple 0.2 µs.
     """
 
     seq: int

@@ -223,8 +223,8 @@ def _hits(
         if len(kept) < ask.limit and len(points) == _broad_limit(ask):
             kept = shard.query(_request(ask, idf, is_narrow=True))
         points = kept
-    hits = [Hit(cast("int", point.id), point.score) for point in points]
-    return best_first(hits, ask.limit)
+    ids = cast("list[int]", [point.id for point in points])
+    return best_first([point.score for point in points], ids, ask.limit)
 
 
 def _narrowed(

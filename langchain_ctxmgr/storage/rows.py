@@ -49,30 +49,16 @@ def record_of(row: Row) -> LogRecord:
             f"record {row[0]} (position {row[13]} of thread {row[1]!r}) is damaged: {error}; "
             "verify the log and restore a backup"
         ) from error
-    return LogRecord(
-        seq=row[0],
-        thread_id=row[1],
-        slot=row[2],
-        branch=row[3],
-        session=row[4],
-        role=row[5],
-        speaker=None if row[6] is None else text_of(row[6]),
-        at=EPOCH + timedelta(microseconds=row[7]),
-        tokens=row[8],
-        importance=row[9],
-        cues=row[10],
-        tenant_id=row[11],
-        user_id=row[12],
-        position=row[13],
-        revision=row[14],
-        parent=row[15],
-        message_id=text_of(row[16]),
-        encoding=row[17],
-        total_tokens=row[18],
-        total_importance=row[19],
-        digest=row[20],
-        chain=row[21],
-        message=message,
+    return LogRecord._make(
+        (
+            *row[:6],
+            None if row[6] is None else text_of(row[6]),
+            EPOCH + timedelta(microseconds=row[7]),
+            *row[8:16],
+            text_of(row[16]),
+            message,
+            *row[17:22],
+        )
     )
 
 

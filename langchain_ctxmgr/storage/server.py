@@ -309,12 +309,7 @@ class QdrantVectorStore:
             requests=[requests.server_query(ask, corpus, shard) for ask in asks if ask],
         )
         found = iter(answers)
-        return [
-            best_first([Hit(int(p.id), p.score) for p in next(found).points], ask.limit)
-            if ask
-            else []
-            for ask in asks
-        ]
+        return [_hits(next(found).points, ask.limit) if ask else [] for ask in asks]
 
     def _corpus(self, scope: Scope) -> Plan[models.Filter]:
         """The points whose words say how rare a term is: the scope, or an even sample."""
@@ -400,3 +395,8 @@ class QdrantVectorStore:
             self._sizes = {}
         yield from self._shared.send_to_others("erase points", "delete", **erasing)
         return found
+
+
+def _hits(points: Sequence[models.ScoredPoint], limit: int) -> list[Hit]:
+    ids = [int(point.id) for point in points]
+    return best_first([point.score for point in points], ids, limit)

@@ -284,7 +284,7 @@ def checked_dense(vector: Sequence[float], dense: DenseVectors | None) -> list[f
     """
     if dense is None:
         raise ValueError("this store was opened without embeddings: it takes no dense vector")
-    numbers = [float(number) for number in vector]
+    numbers = list(map(float, vector))
     if len(numbers) != dense.size:
         raise ValueError(f"dense vector must have {dense.size} numbers, got {len(numbers)}")
     if not _are_finite(numbers):
@@ -353,13 +353,19 @@ def checked_ask(
     raise ValueError(f"using must be one of {(*SPARSE_NAMES, DENSE)}, got {query.using!r}")
 
 
-def best_first(hits: list[Hit], limit: int) -> list[Hit]:
-    """The `limit` best of `hits`, ties by id ascending."""
-    return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:limit]
+def best_first(scores: list[float], ids: list[int], limit: int) -> list[Hit]:
+    """The `limit` best of the points with these scores and ids, ties by id ascending."""
+    # Engines answer best first, and ties are rare: two scans tell that there is nothing to sort.
+    if len(set(scores)) < len(scores) or sorted(scores, reverse=True) != scores:
+        ranked = sorted([(-score, point_id) for score, point_id in zip(scores, ids, strict=True)])
+        scores = [-score for score, _ in ranked]
+        ids = [point_id for _, point_id in ranked]
+    return list(map(Hit._make, zip(ids[:limit], scores[:limit], strict=True)))
 
 
 def _are_finite(numbers: list[float]) -> bool:
-    if not all(map(math.isfinite, numbers)):
+    # One that is not finite makes the sum so; no sum of numbers within bounds overflows.
+    if not math.isfinite(sum(numbers)):
         return False
     return not numbers or (max(numbers) <= MAX_WEIGHT and min(numbers) >= -MAX_WEIGHT)
 
