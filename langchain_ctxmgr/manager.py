@@ -6,10 +6,9 @@ rebuilt. Each method that waits is a plan, so it has an async twin.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -21,25 +20,21 @@ from langchain_core.messages import BaseMessage
 from langchain_ctxmgr._plans import Plan, arun, call, run
 from langchain_ctxmgr.budget.allocation import Analysis, ContextBudget, analyze
 from langchain_ctxmgr.budget.calibration import Calibration, PromptSizes
-from langchain_ctxmgr.budget.costs import cost
 from langchain_ctxmgr.budget.tokens import CACHE_SIZE, counter_for
 from langchain_ctxmgr.closable import Closable
 from langchain_ctxmgr.compression.extractive import ExtractiveSummarizer
-from langchain_ctxmgr.errors import ContextOverflowError, LogError, StorageError
-from langchain_ctxmgr.events import Degraded, Listener, Recorded, emit
+from langchain_ctxmgr.errors import StorageError
+from langchain_ctxmgr.events import Listener, Recorded, emit
 from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.intake import (
     Messages,
     Moments,
     drafts_of,
-    head_of,
     limit_of,
     messages_of,
     now_of,
     positive,
-    question_of,
     scope_of,
-    system_of,
     text_of,
     thread_of,
     tools_of,
@@ -51,11 +46,11 @@ from langchain_ctxmgr.memory.embeddings import Embedder, embeddings_from
 from langchain_ctxmgr.memory.indexer import Indexer, Progress
 from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.parts import parts_from
+from langchain_ctxmgr.preparing import INDEX_STEP, Preparer
 from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.prompt.window import Selector
 from langchain_ctxmgr.recording import Recorder
 from langchain_ctxmgr.records import (
-    Branch,
     ErasureReceipt,
     LogRecord,
     Memory,
@@ -68,15 +63,11 @@ from langchain_ctxmgr.storage.cache import Cache
 from langchain_ctxmgr.storage.message_log import MessageLog, Verification
 from langchain_ctxmgr.storage.spool import Spool
 from langchain_ctxmgr.storage.vectors import VectorStore
-from langchain_ctxmgr.view.builder import View, ViewBuilder
-from langchain_ctxmgr.view.frame import Summarizer, ViewParts, ViewRequest
-from langchain_ctxmgr.view.outcome import announce, context_of
+from langchain_ctxmgr.view.builder import ViewBuilder
+from langchain_ctxmgr.view.frame import Summarizer, ViewParts
 
 if TYPE_CHECKING:
     from langchain_ctxmgr.folder import Folder
-
-INDEX_STEP = 512
-"""Records a turn indexes at most, so that a large backlog never holds one turn up."""
 
 
 class ContextManager(Closable):
@@ -133,7 +124,6 @@ class ContextManager(Closable):
         require(order=order, budget=budget, token_cache_size=token_cache_size, spool=spool)
         require(listeners=listeners, clock=clock, cache=cache, tenant_id=tenant_id)
         self._tenant_id = tenant_id
-        self._model = model
         self._listeners = tuple(listeners)
         self._now = partial(now_of, clock)
         self._budget = budget or (model and ContextBudget.for_model(model)) or None
@@ -169,6 +159,18 @@ class ContextManager(Closable):
         )
         waiting = None if spool is None else Spool(spool)
         self._recorder = Recorder(log, waiting, listeners=self._listeners)
+        self._preparer = Preparer(
+            log=log,
+            recorder=self._recorder,
+            indexer=self._indexer,
+            views=self._views,
+            counter=self._counter,
+            sizes=self._sizes,
+            budget=self._budget,
+            model=model,
+            listeners=self._listeners,
+            now=self._now,
+        )
         self._eraser = Eraser(
             log=log,
             recorder=self._recorder,
@@ -283,8 +285,8 @@ class ContextManager(Closable):
             ValueError: If an argument is not what it must be.
         """
         return run(
-            self._prepare(
-                scope=scope,
+            self._preparer.prepare(
+                scope=self._thread(scope),
                 query=query,
                 max_tokens=max_tokens,
                 tools=tools,
@@ -305,8 +307,8 @@ class ContextManager(Closable):
     ) -> PreparedContext:
         """`prepare` on an event loop."""
         return await arun(
-            self._prepare(
-                scope=scope,
+            self._preparer.prepare(
+                scope=self._thread(scope),
                 query=query,
                 max_tokens=max_tokens,
                 tools=tools,
@@ -314,81 +316,6 @@ class ContextManager(Closable):
                 head=head,
             )
         )
-
-    def _prepare(
-        self,
-        *,
-        scope: Scope,
-        query: str | BaseMessage | None,
-        max_tokens: int | None,
-        tools: Sequence[object] | None,
-        system: str | BaseMessage | None,
-        head: str | None,
-    ) -> Plan[PreparedContext]:
-        started = time.perf_counter()
-        asked_at = self._now()
-        thread = self._thread(scope)
-        question, lead, given_tools = question_of(query), system_of(system), tools_of(tools)
-        head = head_of(head)
-        limit = limit_of(max_tokens, self._budget)
-        budget = self._budget or ContextBudget(max_input_tokens=limit, reserve_tokens=0)
-        thread_key = (thread.tenant_id, thread.thread_id)
-        room = limit
-        if not self._counter.exact:
-            turn = question and (question.id or str(question.content))
-            room = self._sizes.room(thread_key, turn, limit)
-        try:
-            view = yield from self._viewed(
-                ViewRequest(
-                    scope=thread,
-                    branch=Branch(
-                        tenant_id=str(thread.tenant_id),
-                        thread_id=str(thread.thread_id),
-                        spans=(),
-                        head=None,
-                    ),
-                    query=question,
-                    system=lead,
-                    tools=given_tools,
-                    max_tokens=room,
-                    asked_tokens=limit,
-                    budget=budget,
-                    asked_at=asked_at,
-                ),
-                head,
-            )
-        except ContextOverflowError as error:
-            if self._counter.exact:
-                raise
-            needed = max(limit + 1, self._sizes.needed(error.needed_tokens))
-            raise ContextOverflowError(
-                needed_tokens=needed, max_tokens=limit, what=error.what
-            ) from None
-        self._sizes.sent(thread_key, view.tokens)
-        elapsed = timedelta(seconds=time.perf_counter() - started)
-        announce(view, thread, limit, elapsed, self._listeners)
-        return context_of(
-            view,
-            max_tokens=limit,
-            exact=self._counter.exact,
-            budget=budget,
-            cost=cost(view.tokens, self._model, at=asked_at),
-            elapsed=elapsed,
-        )
-
-    def _viewed(self, request: ViewRequest, head: str | None) -> Plan[View]:
-        """The view, or of the question alone while the log is down, which it tells."""
-        try:
-            yield from self._recorder.replay()
-            yield from self._indexer.catch_up(str(request.scope.tenant_id), limit=INDEX_STEP)
-            branch = yield from call(self._log.branch, request.scope, head=head)
-            return (yield from self._views.build(replace(request, branch=branch)))
-        except LogError as error:
-            if request.query is None:
-                raise
-            event = Degraded(part="log", reason=str(error), fallback="the question alone")
-            emit(self._listeners, event)
-            return (yield from self._views.unrecorded(request))
 
     def recall(
         self, query: str, *, scope: Scope, k: int = 8, max_tokens: int | None = None

@@ -1,0 +1,131 @@
+"""Preparing: what a model should see for a question, and what is learned from having made it.
+
+The log and its index are caught up first; while the log is down the question is answered
+alone. What a tokenizer only estimates is corrected by what the thread's answers were told.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
+
+from langchain_ctxmgr._plans import Plan, call
+from langchain_ctxmgr.budget.allocation import ContextBudget
+from langchain_ctxmgr.budget.calibration import PromptSizes
+from langchain_ctxmgr.budget.costs import cost
+from langchain_ctxmgr.budget.tokens import TokenCounter
+from langchain_ctxmgr.errors import ContextOverflowError, LogError
+from langchain_ctxmgr.events import Degraded, Listener, emit
+from langchain_ctxmgr.intake import head_of, limit_of, question_of, system_of, tools_of
+from langchain_ctxmgr.memory.indexer import Indexer
+from langchain_ctxmgr.recording import Recorder
+from langchain_ctxmgr.records import Branch, PreparedContext, Scope
+from langchain_ctxmgr.storage.message_log import MessageLog
+from langchain_ctxmgr.view.builder import View, ViewBuilder
+from langchain_ctxmgr.view.frame import ViewRequest
+from langchain_ctxmgr.view.outcome import announce, context_of
+
+INDEX_STEP = 512
+"""Records a turn indexes at most, so that a large backlog never holds one turn up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparer:
+    """Everything a view is made from, and who is told of it."""
+
+    log: MessageLog
+    recorder: Recorder
+    indexer: Indexer
+    views: ViewBuilder
+    counter: TokenCounter
+    sizes: PromptSizes
+    budget: ContextBudget | None
+    """None: each call names its limit."""
+    model: str | BaseChatModel | None
+    listeners: tuple[Listener, ...]
+    now: Callable[[], datetime]
+
+    def prepare(
+        self,
+        *,
+        scope: Scope,
+        query: str | BaseMessage | None,
+        max_tokens: int | None,
+        tools: Sequence[object] | None,
+        system: str | BaseMessage | None,
+        head: str | None,
+    ) -> Plan[PreparedContext]:
+        """See `ContextManager.prepare`; `scope` names tenant and thread.
+
+        Raises:
+            ContextOverflowError: If system text, tools and question alone do not fit.
+            ValueError: If an argument is not what it must be.
+        """
+        started = time.perf_counter()
+        asked_at = self.now()
+        question, lead, given_tools = question_of(query), system_of(system), tools_of(tools)
+        head = head_of(head)
+        limit = limit_of(max_tokens, self.budget)
+        budget = self.budget or ContextBudget(max_input_tokens=limit, reserve_tokens=0)
+        thread_key = (scope.tenant_id, scope.thread_id)
+        room = limit
+        if not self.counter.exact:
+            turn = question and (question.id or str(question.content))
+            room = self.sizes.room(thread_key, turn, limit)
+        try:
+            view = yield from self._viewed(
+                ViewRequest(
+                    scope=scope,
+                    branch=Branch(
+                        tenant_id=str(scope.tenant_id),
+                        thread_id=str(scope.thread_id),
+                        spans=(),
+                        head=None,
+                    ),
+                    query=question,
+                    system=lead,
+                    tools=given_tools,
+                    max_tokens=room,
+                    asked_tokens=limit,
+                    budget=budget,
+                    asked_at=asked_at,
+                ),
+                head,
+            )
+        except ContextOverflowError as error:
+            if self.counter.exact:
+                raise
+            needed = max(limit + 1, self.sizes.needed(error.needed_tokens))
+            raise ContextOverflowError(
+                needed_tokens=needed, max_tokens=limit, what=error.what
+            ) from None
+        self.sizes.sent(thread_key, view.tokens)
+        elapsed = timedelta(seconds=time.perf_counter() - started)
+        announce(view, scope, limit, elapsed, self.listeners)
+        return context_of(
+            view,
+            max_tokens=limit,
+            exact=self.counter.exact,
+            budget=budget,
+            cost=cost(view.tokens, self.model, at=asked_at),
+            elapsed=elapsed,
+        )
+
+    def _viewed(self, request: ViewRequest, head: str | None) -> Plan[View]:
+        """The view, or of the question alone while the log is down, which it tells."""
+        try:
+            yield from self.recorder.replay()
+            yield from self.indexer.catch_up(str(request.scope.tenant_id), limit=INDEX_STEP)
+            branch = yield from call(self.log.branch, request.scope, head=head)
+            return (yield from self.views.build(replace(request, branch=branch)))
+        except LogError as error:
+            if request.query is None:
+                raise
+            event = Degraded(part="log", reason=str(error), fallback="the question alone")
+            emit(self.listeners, event)
+            return (yield from self.views.unrecorded(request))
