@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 import threading
+import warnings
 
 from langchain_ctxmgr.forking import ForkableLock
 
@@ -60,15 +62,28 @@ def test_children_of_a_busy_process_neither_hang_nor_lose_anything(tmp_path):
     assert done.stdout == "{0} {1} ()\n", done.stderr[-2_000:]
 
 
-def test_a_lock_held_at_a_fork_is_free_in_the_child():
-    lock = ForkableLock()
-    with lock:
-        holder_sees = lock.locked()
-        lock.renew()
-        assert lock.acquire(blocking=False)
-    assert holder_sees
-    assert not lock.locked()
-    taken = threading.Thread(target=lock.acquire)
-    taken.start()
-    taken.join(5)
-    assert lock.locked()
+def test_a_lock_that_another_thread_holds_at_a_fork_is_free_in_the_child():
+    lock, held, done = ForkableLock(), threading.Event(), threading.Event()
+
+    def hold():
+        with lock:
+            held.set()
+            done.wait(30)
+
+    def take():
+        with lock:
+            pass
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(30)
+    child = multiprocessing.get_context("fork").Process(target=take)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child.start()
+    child.join(20)
+    code = child.exitcode
+    child.kill()
+    done.set()
+    holder.join()
+    assert code == 0
