@@ -2,7 +2,8 @@
 
 Edge answers in well under a millisecond and holds the interpreter lock while it does, so
 the async methods call it in place; a thread would gain nothing. What takes longer
-(many points, erasing) goes in slices with a turn of the event loop between them.
+(many points, erasing) goes in slices with a turn of the event loop between them, and what
+waits for the disk (making, flushing and removing a shard) in a thread.
 
 One process owns a folder. The folder holds `index.json` (what is in it) and one
 `shard-*` folder that `index.json` names. Edge never gives space back and keeps deleted
@@ -27,12 +28,14 @@ import uuid
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
 import qdrant_edge as edge
 
 from langchain_ctxmgr.errors import DamagedIndexError, ShardInUseError, StorageError
+from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage import edge_folder, edge_shard
 from langchain_ctxmgr.storage.edge_folder import FolderIndex
@@ -47,8 +50,9 @@ from langchain_ctxmgr.storage.vectors import (
 )
 
 T = TypeVar("T")
-Steps = Generator[float, None, T]
-"""Work in slices: each yield is a place to let others run, for at least so many seconds."""
+Steps = Generator[float | Callable[[], object], None, T]
+"""Work in slices: each yield is a place to let others run, for at least so many seconds, or
+while a function runs that waits for the disk."""
 
 SLICE_POINTS = 16
 """Points written in one go, 1 to 2 ms: the longest that writing holds an event loop."""
@@ -84,6 +88,10 @@ class EdgeVectorStore:
         self._shard: edge.EdgeShard | None = None
         self._index: FolderIndex | None = None
         self._next: edge.EdgeShard | None = None
+        self._apart: dict[str, edge.EdgeShard] = {}
+        """Shards by name that are made or removed while others use the store."""
+        self._files = ForkableLock()
+        """Held while that goes on; taken after `_lock` where both are."""
         self._pid: int | None = None
         self._closed = False
         self._unflushed = 0
@@ -183,7 +191,8 @@ class EdgeVectorStore:
                 self._owner.take()
             self._close_shards()
             self._rewritten = self._erased
-            edge_folder.erase(self.path)
+            with self._files:
+                edge_folder.erase(self.path)
             if callable(self._embedding):
                 self._dense = None
             self._release()
@@ -218,7 +227,7 @@ class EdgeVectorStore:
         """
         self._lock = threading.RLock()
         self._owner.give_up()
-        for shard in self._shards():
+        for shard in (*self._shards(), *self._apart.values()):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(shard))
 
     async def asetup(self) -> None:
@@ -391,13 +400,17 @@ class EdgeVectorStore:
 
     def _rewrite(self) -> Steps[None]:
         """Copy what is not deleted into a new shard and switch over to it."""
-        with self._opened():
-            if self._next is not None:
-                return
-            turn = self._erased
-            name = edge_folder.new_shard_name()
-            self._next = fresh = edge_shard.created(self.path / name, self.dense)
+        name = edge_folder.new_shard_name()
+        with self._opened() as old:
+            pass
+        fresh = None
         try:
+            yield partial(self._make, name)
+            fresh = self._apart[name]
+            with self._opened() as shard:
+                if shard is not old or self._next is not None:
+                    return
+                turn, self._next = self._erased, fresh
             start: int | None = 1
             while start is not None:
                 with self._opened() as shard:
@@ -408,26 +421,42 @@ class EdgeVectorStore:
                     copies = [edge.Point(r.id, r.vector or {}, r.payload) for r in records]
                     fresh.update(edge.UpdateOperation.upsert_points(copies))
                 yield 0.0
-            with self._opened() as shard:
+            yield fresh.flush
+            with self._opened():
                 if self._next is not fresh:
                     return
-                fresh.flush()
                 index = cast("FolderIndex", self._index)
                 switched = replace(index, shard=name, is_erasing=self._erased > turn)
                 edge_folder.replace(self.path, switched)
+                self._apart[index.shard] = old
                 self._shard, self._next, self._index = fresh, None, switched
                 self._rewritten = turn
-                self._unflushed = 0
-                shard.close()
-                edge_folder.remove_shard(self.path, index.shard)
+            yield partial(self._remove, index.shard)
         finally:
             if not self._is_forked():
-                with self._lock:
-                    if self._next is fresh:
-                        self._next = None
-                    if self._shard is not fresh:
-                        fresh.close()
-                        edge_folder.remove_shard(self.path, name)
+                self._settle(name, fresh)
+
+    def _make(self, name: str) -> None:
+        with self._files, edge_shard.storage_errors(f"create vectors in {self.path}"):
+            self._apart[name] = edge_shard.created(self.path / name, self.dense)
+
+    def _remove(self, name: str) -> None:
+        with self._files, edge_shard.storage_errors(f"remove vectors in {self.path}"):
+            shard = self._apart.pop(name, None)
+            if shard is not None:
+                shard.close()
+            edge_folder.remove_shard(self.path, name)
+
+    def _settle(self, name: str, fresh: edge.EdgeShard | None) -> None:
+        """Remove the shard a rewrite made, unless it is the store's."""
+        with self._lock:
+            if fresh is not None and self._next is fresh:
+                self._next = None
+            is_used = fresh is not None and self._shard is fresh
+        if is_used:
+            self._apart.pop(name, None)
+        else:
+            self._remove(name)
 
 
 _stores: weakref.WeakSet[EdgeVectorStore] = weakref.WeakSet()
@@ -447,22 +476,40 @@ def _described(dense: DenseVectors | None) -> str:
 
 
 def _finish(steps: Steps[T]) -> T:
-    while True:
-        try:
-            wait = next(steps)
-        except StopIteration as stop:
-            return cast("T", stop.value)
-        if wait:
-            time.sleep(wait)
+    try:
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                return cast("T", stop.value)
+            if callable(step):
+                step()
+            elif step:
+                time.sleep(step)
+    finally:
+        steps.close()
 
 
 async def _afinish(steps: Steps[T]) -> T:
     try:
         while True:
             try:
-                wait = next(steps)
+                step = next(steps)
             except StopIteration as stop:
                 return cast("T", stop.value)
-            await asyncio.sleep(wait)
+            if callable(step):
+                await _in_thread(step)
+            else:
+                await asyncio.sleep(step)
     finally:
         steps.close()
+
+
+async def _in_thread(work: Callable[[], object]) -> None:
+    """Run `work` in a thread; when cancelled, end only after it has."""
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait([working])
+        raise
