@@ -7,7 +7,6 @@ it is removed.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from contextlib import ExitStack, closing
 from hashlib import sha256
@@ -53,8 +52,7 @@ class Folder(NamedTuple):
         for path in own.parent.glob("*"):
             if path.is_dir() and path != own:
                 with closing(EdgeVectorStore(path)) as other:
-                    other.drop()
-                shutil.rmtree(path)
+                    other.remove()
 
     def have_followed(self, tenant_id: str) -> bool:
         """Whether every index in the folder has carried out every erasure of a tenant's."""

@@ -18,19 +18,17 @@ each write.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ctypes
 import os
 import threading
-import time
 import uuid
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 import qdrant_edge as edge
 
@@ -40,6 +38,7 @@ from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage import edge_folder, edge_shard
 from langchain_ctxmgr.storage.edge_folder import FolderIndex
 from langchain_ctxmgr.storage.edge_owner import Ownership
+from langchain_ctxmgr.storage.edge_steps import Steps, afinish, finish
 from langchain_ctxmgr.storage.vectors import (
     DenseVectors,
     Hit,
@@ -48,11 +47,6 @@ from langchain_ctxmgr.storage.vectors import (
     checked_ask,
     conditions,
 )
-
-T = TypeVar("T")
-Steps = Generator[float | Callable[[], object], None, T]
-"""Work in slices: each yield is a place to let others run, for at least so many seconds, or
-while a function runs that waits for the disk."""
 
 SLICE_POINTS = 16
 """Points written in one go, 1 to 2 ms: the longest that writing holds an event loop."""
@@ -95,6 +89,8 @@ class EdgeVectorStore:
         self._pid: int | None = None
         self._closed = False
         self._unflushed = 0
+        """Points written since the shard was flushed."""
+        self._unflushed_next = 0
         self._erased = 0
         self._rewritten = 0
         _stores.add(self)
@@ -135,7 +131,7 @@ class EdgeVectorStore:
             ValueError: If a point is not as `Point` says; nothing is stored then.
             StorageError: If the disk is full.
         """
-        _finish(self._upsert(points))
+        finish(self._upsert(points))
 
     def query(
         self, scope: Scope, queries: Sequence[VectorQuery], *, before_slot: int | None = None
@@ -177,7 +173,7 @@ class EdgeVectorStore:
         through: 0.1 ms a point, some 10 s in a store of 100,000. Broken off, the next
         `setup` finishes it.
         """
-        return _finish(self._delete(scope))
+        return finish(self._delete(scope))
 
     def drop(self) -> None:
         """Erase the folder's content, damaged or not; the next use starts an empty one.
@@ -187,14 +183,19 @@ class EdgeVectorStore:
         """
         self._refuse()
         with self._lock, edge_shard.storage_errors(f"drop the vectors in {self.path}"):
-            if self._shard is None and self.path.is_dir():
-                self._owner.take()
-            self._close_shards()
-            self._rewritten = self._erased
-            with self._files:
-                edge_folder.erase(self.path)
-            if callable(self._embedding):
-                self._dense = None
+            self._drop()
+            self._release()
+
+    def remove(self) -> None:
+        """`drop`, and the folder itself: it is owned until it is gone.
+
+        Raises:
+            ShardInUseError: If another process owns it.
+        """
+        self._refuse()
+        with self._lock, edge_shard.storage_errors(f"remove the vectors in {self.path}"):
+            self._drop()
+            edge_folder.remove(self.path)
             self._release()
 
     def flush(self) -> None:
@@ -236,7 +237,7 @@ class EdgeVectorStore:
 
     async def aupsert(self, points: Sequence[Point]) -> None:
         """`upsert` on an event loop, which gets a turn every `SLICE_POINTS` points."""
-        await _afinish(self._upsert(points))
+        await afinish(self._upsert(points))
 
     async def aquery(
         self, scope: Scope, queries: Sequence[VectorQuery], *, before_slot: int | None = None
@@ -258,7 +259,7 @@ class EdgeVectorStore:
 
     async def adelete(self, scope: Scope) -> int:
         """`delete` on an event loop, which gets a turn every `SLICE_POINTS` points."""
-        return await _afinish(self._delete(scope))
+        return await afinish(self._delete(scope))
 
     async def adrop(self) -> None:
         """`drop`, in place."""
@@ -288,7 +289,7 @@ class EdgeVectorStore:
         self._unflushed = 0
         if index.is_erasing:
             self._erased += 1
-            _finish(self._rewrite())
+            finish(self._rewrite())
 
     def _first(self) -> tuple[FolderIndex, edge.EdgeShard]:
         name = edge_folder.new_shard_name()
@@ -343,13 +344,24 @@ class EdgeVectorStore:
     def _shards(self) -> list[edge.EdgeShard]:
         return [shard for shard in (self._shard, self._next) if shard is not None]
 
+    def _drop(self) -> None:
+        if self._shard is None and self.path.is_dir():
+            self._owner.take()
+        self._close_shards()
+        self._rewritten = self._erased
+        with self._files:
+            edge_folder.erase(self.path)
+        if callable(self._embedding):
+            self._dense = None
+
     def _release(self) -> None:
         self._close_shards()
         self._owner.give_up()
 
     def _close_shards(self) -> None:
-        for shard in self._shards():
-            shard.close()
+        with self._files:
+            for shard in self._shards():
+                shard.close()
         self._shard = self._next = self._index = self._pid = None
 
     def _upsert(self, points: Sequence[Point]) -> Steps[None]:
@@ -369,6 +381,7 @@ class EdgeVectorStore:
                 edge_folder.require_free(self.path, MIN_FREE_BYTES)
                 self._update(shard, edge.UpdateOperation.upsert_points(piece))
                 self._unflushed += len(piece)
+                self._unflushed_next += len(piece)
                 if self._unflushed >= FLUSH_POINTS:
                     shard.flush()
                     self._unflushed = 0
@@ -421,7 +434,7 @@ class EdgeVectorStore:
                     copies = [edge.Point(r.id, r.vector or {}, r.payload) for r in records]
                     fresh.update(edge.UpdateOperation.upsert_points(copies))
                 yield 0.0
-            yield fresh.flush
+            yield partial(self._flush_next, fresh)
             with self._opened():
                 if self._next is not fresh:
                     return
@@ -430,6 +443,7 @@ class EdgeVectorStore:
                 edge_folder.replace(self.path, switched)
                 self._apart[index.shard] = old
                 self._shard, self._next, self._index = fresh, None, switched
+                self._unflushed = self._unflushed_next
                 self._rewritten = turn
             yield partial(self._remove, index.shard)
         finally:
@@ -439,6 +453,12 @@ class EdgeVectorStore:
     def _make(self, name: str) -> None:
         with self._files, edge_shard.storage_errors(f"create vectors in {self.path}"):
             self._apart[name] = edge_shard.created(self.path / name, self.dense)
+
+    def _flush_next(self, fresh: edge.EdgeShard) -> None:
+        with self._files, edge_shard.storage_errors(f"flush the vectors in {self.path}"):
+            if self._next is fresh:
+                self._unflushed_next = 0
+                fresh.flush()
 
     def _remove(self, name: str) -> None:
         with self._files, edge_shard.storage_errors(f"remove vectors in {self.path}"):
@@ -473,43 +493,3 @@ if hasattr(os, "register_at_fork"):
 
 def _described(dense: DenseVectors | None) -> str:
     return f"{dense.name} vectors of size {dense.size}" if dense else "no dense vectors"
-
-
-def _finish(steps: Steps[T]) -> T:
-    try:
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                return cast("T", stop.value)
-            if callable(step):
-                step()
-            elif step:
-                time.sleep(step)
-    finally:
-        steps.close()
-
-
-async def _afinish(steps: Steps[T]) -> T:
-    try:
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                return cast("T", stop.value)
-            if callable(step):
-                await _in_thread(step)
-            else:
-                await asyncio.sleep(step)
-    finally:
-        steps.close()
-
-
-async def _in_thread(work: Callable[[], object]) -> None:
-    """Run `work` in a thread; when cancelled, end only after it has."""
-    working = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        await asyncio.shield(working)
-    except asyncio.CancelledError:
-        await asyncio.wait([working])
-        raise

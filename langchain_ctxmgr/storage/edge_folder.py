@@ -6,6 +6,7 @@ the index as it was before or after. Shards that `index.json` does not name are 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from langchain_ctxmgr.errors import DamagedIndexError, StorageError
+from langchain_ctxmgr.storage.edge_owner import LOCK_FILE
 from langchain_ctxmgr.storage.vectors import DenseVectors
 
 SCHEMA = 2
@@ -124,6 +126,19 @@ def erase(folder: Path) -> None:
     if folder.is_dir():
         for entry in folder.glob(f"{_SHARD_PREFIX}*"):
             shutil.rmtree(entry)
+
+
+def remove(folder: Path) -> None:
+    """Remove the folder and all that is in it, the owner's lock last; only for its owner."""
+    for entry in [*folder.iterdir()]:
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK_FILE:
+            entry.unlink()
+    # Windows keeps a file that is open, and another process may begin anew right here.
+    with contextlib.suppress(OSError):
+        (folder / LOCK_FILE).unlink()
+        folder.rmdir()
 
 
 def require_free(folder: Path, needed_bytes: int) -> None:

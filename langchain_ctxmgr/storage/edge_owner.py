@@ -34,6 +34,9 @@ class Ownership:
         file = os.open(self._folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             _lock(file)
+            # A lock on a file that its owner removed meanwhile keeps nobody out.
+            if not os.path.samestat(os.fstat(file), (self._folder / LOCK_FILE).stat()):
+                raise FileNotFoundError(LOCK_FILE)
         except OSError as error:
             os.close(file)
             raise ShardInUseError(

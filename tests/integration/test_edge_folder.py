@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import signal
@@ -9,6 +10,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import threading
 from collections import namedtuple
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from langchain_ctxmgr.errors import ShardInUseError, StorageError
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage import edge as edge_module
+from langchain_ctxmgr.storage import edge_folder, edge_owner
 from langchain_ctxmgr.storage.edge import EdgeVectorStore
 from langchain_ctxmgr.storage.edge_owner import LOCK_FILE
 from langchain_ctxmgr.storage.vectors import (
@@ -392,6 +395,120 @@ class TestErasing:
         store.upsert([point(1)])
         store.drop()
         assert [path.name for path in folder.iterdir()] == [LOCK_FILE]
+
+    def test_a_folder_is_owned_until_it_is_gone(self, folder, opened, monkeypatch):
+        store = opened(folder)
+        store.upsert([point(1)])
+        remove, tried = edge_folder.remove, []
+
+        def refused(path):
+            with pytest.raises(ShardInUseError):
+                opened(path).setup()
+            remove(path)
+            tried.append(path)
+
+        monkeypatch.setattr(edge_folder, "remove", refused)
+        store.remove()
+        assert tried == [folder]
+        assert not folder.exists()
+
+    def test_a_lock_on_a_removed_file_is_none(self, folder, opened, monkeypatch):
+        folder.mkdir()
+        lock = edge_owner._lock
+
+        def removed_meanwhile(file):
+            (folder / LOCK_FILE).unlink()
+            lock(file)
+
+        monkeypatch.setattr(edge_owner, "_lock", removed_meanwhile)
+        with pytest.raises(ShardInUseError):
+            opened(folder).setup()
+
+
+class Held:
+    """A step of a store's erasure, held in its thread before or after what it does."""
+
+    def __init__(self, monkeypatch, store, step, place):
+        self.reached, self.go_on = threading.Event(), threading.Event()
+        work = getattr(store, step)
+
+        def held(*arguments):
+            if place == "after":
+                work(*arguments)
+            self.reached.set()
+            assert self.go_on.wait(30)
+            if place == "before":
+                work(*arguments)
+
+        monkeypatch.setattr(store, step, held)
+
+    async def wait(self):
+        assert await asyncio.to_thread(self.reached.wait, 30)
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("step", ["_make", "_flush_next", "_remove"])
+class TestErasingOnAnEventLoop:
+    async def test_when_cancelled_it_ends_with_its_thread_and_is_finished_later(
+        self, folder, opened, monkeypatch, step, place
+    ):
+        store = opened(folder)
+        store.upsert([point(seq, term=1_234_567_891) for seq in range(1, 40)])
+        store.upsert([point(seq, GLOBEX) for seq in range(40, 60)])
+        with monkeypatch.context() as patch:
+            held = Held(patch, store, step, place)
+            erasing = asyncio.ensure_future(store.adelete(ACME))
+            await held.wait()
+            store.upsert([point(60, GLOBEX)])
+            erasing.cancel()
+            await asyncio.sleep(0)
+            assert not erasing.done()
+            held.go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await erasing
+        assert (store.count(ACME), store.count(GLOBEX)) == (0, 21)
+        assert len(shard_folders(folder)) == 1
+        assert store._apart == {}
+        await store.adelete(ACME)
+        store.close()
+        assert len(shard_folders(folder)) == 1
+        assert not holding(folder, b"secret-thread")
+        assert opened(folder).count(GLOBEX) == 21
+
+    async def test_what_is_dropped_meanwhile_stays_dropped(
+        self, folder, opened, monkeypatch, step, place
+    ):
+        store = opened(folder)
+        store.upsert([point(seq) for seq in range(1, 40)])
+        store.upsert([point(seq, GLOBEX) for seq in range(40, 60)])
+        with monkeypatch.context() as patch:
+            held = Held(patch, store, step, place)
+            erasing = asyncio.ensure_future(store.adelete(ACME))
+            await held.wait()
+            store.drop()
+            store.upsert([point(99, GLOBEX)])
+            held.go_on.set()
+            assert await asyncio.wait_for(erasing, 30) == 39
+        assert store.count(GLOBEX) == 1
+        assert len(shard_folders(folder)) == 1
+        assert store._apart == {}
+        assert await store.adelete(GLOBEX) == 1
+
+
+async def test_what_is_flushed_in_the_new_shard_is_not_counted_as_unflushed(
+    folder, opened, monkeypatch
+):
+    store = opened(folder)
+    store.upsert([point(seq) for seq in range(1, 40)])
+    store.upsert([point(seq, GLOBEX) for seq in range(40, 60)])
+    assert store._unflushed == 59
+    held = Held(monkeypatch, store, "_flush_next", "after")
+    erasing = asyncio.ensure_future(store.adelete(ACME))
+    await held.wait()
+    store.upsert([point(60, GLOBEX)])
+    held.go_on.set()
+    await erasing
+    assert store._unflushed == 1
 
 
 class TestCrash:
