@@ -23,6 +23,14 @@ class ForkableLock:
         """Be free, whoever holds it; for a forked child, where the holder is gone."""
         self._lock = threading.Lock()
 
+    def acquire(self, *, blocking: bool = True) -> bool:
+        """Take it; without `blocking`, only if it is free. Whether it was taken."""
+        return self._lock.acquire(blocking=blocking)
+
+    def release(self) -> None:
+        """Give it back."""
+        self._lock.release()
+
     def __enter__(self) -> None:
         self._lock.acquire()
 

@@ -158,7 +158,7 @@ class ContextManager(Closable):
             )
         )
         waiting = None if spool is None else Spool(spool)
-        self._recorder = Recorder(log, waiting, listeners=self._listeners)
+        self._recorder = Recorder(log, waiting, breaker=breakers.log)
         self._preparer = Preparer(
             log=log,
             recorder=self._recorder,
@@ -169,6 +169,7 @@ class ContextManager(Closable):
             budget=self._budget,
             model=model,
             listeners=self._listeners,
+            log_breaker=breakers.log,
             now=self._now,
         )
         self._eraser = Eraser(

@@ -20,8 +20,9 @@ from langchain_ctxmgr.budget.calibration import PromptSizes
 from langchain_ctxmgr.budget.costs import cost
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.errors import ContextOverflowError, LogError
-from langchain_ctxmgr.events import Degraded, Listener, emit
+from langchain_ctxmgr.events import Listener
 from langchain_ctxmgr.intake import head_of, limit_of, question_of, system_of, tools_of
+from langchain_ctxmgr.memory.breaker import Breaker
 from langchain_ctxmgr.memory.indexer import Indexer
 from langchain_ctxmgr.recording import Recorder
 from langchain_ctxmgr.records import Branch, PreparedContext, Scope
@@ -48,6 +49,7 @@ class Preparer:
     """None: each call names its limit."""
     model: str | BaseChatModel | None
     listeners: tuple[Listener, ...]
+    log_breaker: Breaker
     now: Callable[[], datetime]
 
     def prepare(
@@ -117,15 +119,20 @@ class Preparer:
         )
 
     def _viewed(self, request: ViewRequest, head: str | None) -> Plan[View]:
-        """The view, or of the question alone while the log is down, which it tells."""
-        try:
-            yield from self.recorder.replay()
-            yield from self.indexer.catch_up(str(request.scope.tenant_id), limit=INDEX_STEP)
-            branch = yield from call(self.log.branch, request.scope, head=head)
-            return (yield from self.views.build(replace(request, branch=branch)))
-        except LogError as error:
-            if request.query is None:
-                raise
-            event = Degraded(part="log", reason=str(error), fallback="the question alone")
-            emit(self.listeners, event)
+        """The view, or one of the question alone while the log is down."""
+        yield from self.recorder.replay()
+        yield from self.indexer.catch_up(str(request.scope.tenant_id), limit=INDEX_STEP)
+        if request.query is not None and not self.log_breaker.is_closed:
             return (yield from self.views.unrecorded(request))
+        with self.log_breaker.asking():
+            try:
+                branch = yield from call(self.log.branch, request.scope, head=head)
+                view = yield from self.views.build(replace(request, branch=branch))
+            except LogError as error:
+                self.log_breaker.failed(error)
+                if request.query is None:
+                    raise
+                view = yield from self.views.unrecorded(request)
+            else:
+                self.log_breaker.worked()
+            return view

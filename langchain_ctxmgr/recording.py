@@ -1,20 +1,30 @@
 """Appending to the log, or to a spool on this machine while the log is down.
 
 What waits in the spool goes to the log first, in the order it came in, so a thread is
-recorded in the order it was said. Without a spool an append that fails is an error.
+recorded in the order it was said. One run at a time hands it over, a bounded number of entries
+a turn; until it is done, what is recorded meanwhile waits behind it. Without a spool an append
+that fails is an error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final, TypeVar
 
 from langchain_ctxmgr._plans import Plan, call
-from langchain_ctxmgr.errors import LogError
-from langchain_ctxmgr.events import Listener
+from langchain_ctxmgr.errors import LogError, ReadOnlyLogError
+from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.memory.breaker import Breaker
+from langchain_ctxmgr.memory.index_runs import moment
 from langchain_ctxmgr.records import Draft, LogRecord, Scope
 from langchain_ctxmgr.storage.message_log import MessageLog
-from langchain_ctxmgr.storage.spool import Spool
+from langchain_ctxmgr.storage.spool import Spool, named
+
+T = TypeVar("T")
+
+REPLAY_STEP: Final = 64
+"""Entries a turn hands over at most, so that a long outage never holds one turn up."""
 
 
 class Recorder:
@@ -23,15 +33,14 @@ class Recorder:
     Args:
         log: Where messages belong.
         spool: Where they wait; None: an append that fails raises.
-        listeners: Told once when messages begin to wait.
+        breaker: The log's.
     """
 
-    def __init__(
-        self, log: MessageLog, spool: Spool | None, *, listeners: tuple[Listener, ...] = ()
-    ) -> None:
+    def __init__(self, log: MessageLog, spool: Spool | None, *, breaker: Breaker) -> None:
         self._log = log
         self._spool = spool
-        self._breaker = Breaker("log", "a spool on this machine", listeners)
+        self._breaker = breaker
+        self._replaying = ForkableLock()
 
     def append(self, scope: Scope, drafts: Sequence[Draft]) -> Plan[list[LogRecord]]:
         """The records that are new; none where the drafts wait in the spool.
@@ -40,42 +49,78 @@ class Recorder:
             ValueError: For a draft that cannot be recorded.
             LogError: If neither the log nor a spool can take them; nothing is kept then.
         """
-        spool = self._spool
-        if spool is None:
-            return (yield from call(self._log.append, scope, drafts))
+        if self._spool is None:
+            return (yield from self._asked(self._log_append(scope, drafts)))
+        # With ids, since an append that seemed to fail may have reached the log.
+        drafts = named(drafts)
         if self._breaker.is_closed:
             try:
-                yield from self._replay(spool)
-                records = yield from call(self._log.append, scope, drafts)
-            except LogError as error:
-                self._breaker.failed(error)
-            else:
-                self._breaker.worked()
+                records = yield from self._asked(self._in_order(self._spool, scope, drafts))
+            except LogError:
+                records = None
+            if records is not None:
                 return records
-        yield from call(spool.put, scope, drafts)
+        yield from call(self._spool.put, scope, drafts)
         return []
 
     def replay(self) -> Plan[None]:
         """Hand the log what waits, if it can be reached. The boundary for a log that is down."""
-        if self._spool is None or not self._breaker.is_closed:
+        if self._spool is None or self._spool.is_empty or not self._breaker.is_closed:
             return
-        try:
-            yield from self._replay(self._spool)
-        except LogError as error:
-            self._breaker.failed(error)
-        else:
-            self._breaker.worked()
+        with suppress(LogError):
+            yield from self._asked(self._replay(self._spool))
 
     def erase(self, scope: Scope) -> Plan[int]:
-        """Remove what waits for `scope`; how many messages."""
+        """Remove what waits for `scope`; how many messages.
+
+        Waits for a run under way, which may be handing over what is to be erased.
+        """
         if self._spool is None:
             return 0
-        return (yield from call(self._spool.erase, scope))
+        while not self._replaying.acquire(blocking=False):
+            yield from call(moment.sleep)
+        try:
+            return (yield from call(self._spool.erase, scope))
+        finally:
+            self._replaying.release()
 
-    def _replay(self, spool: Spool) -> Plan[None]:
-        while not spool.is_empty:
-            entry = yield from call(spool.first)
-            if entry is None:
-                return
-            yield from call(self._log.append, entry.scope, entry.drafts)
-            yield from call(spool.remove, entry.id)
+    def _asked(self, plan: Plan[T]) -> Plan[T]:
+        """What `plan` gives of the log, noting whether the log is well."""
+        with self._breaker.asking():
+            try:
+                given = yield from plan
+            except ReadOnlyLogError:
+                raise  # it can be read
+            except LogError as error:
+                self._breaker.failed(error)
+                raise
+            self._breaker.worked()
+            return given
+
+    def _log_append(self, scope: Scope, drafts: Sequence[Draft]) -> Plan[list[LogRecord]]:
+        return (yield from call(self._log.append, scope, drafts))
+
+    def _in_order(
+        self, spool: Spool, scope: Scope, drafts: Sequence[Draft]
+    ) -> Plan[list[LogRecord] | None]:
+        """The records that are new; None where others still wait before them."""
+        if not (yield from self._replay(spool)):
+            return None
+        return (yield from self._log_append(scope, drafts))
+
+    def _replay(self, spool: Spool) -> Plan[bool]:
+        """Hand over what waits, up to `REPLAY_STEP` entries; whether nothing is left."""
+        if spool.is_empty:
+            return True
+        if not self._replaying.acquire(blocking=False):
+            return False
+        try:
+            for _ in range(REPLAY_STEP):
+                entry = yield from call(spool.first)
+                if entry is None:
+                    return True
+                yield from self._log_append(entry.scope, entry.drafts)
+                yield from call(spool.remove, entry.id)
+            return False
+        finally:
+            self._replaying.release()

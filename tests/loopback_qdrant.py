@@ -2,11 +2,13 @@
 
 Requests are read with qdrant-client's own models, which refuse unknown fields, and answered
 by Qdrant's engine. Like a server in strict mode it refuses to filter by a field without index.
-It can be told to fail: see `Fault`.
+It can be told to fail: see `Fault`. As a process of its own, whose collections outlive a kill:
+`python -m tests.loopback_qdrant --folder FOLDER --port PORT`.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import shutil
@@ -44,6 +46,10 @@ class Fault:
     """The request is done all the same: its answer alone is lost."""
 
 
+SETTINGS = "collection.json"
+"""Beside the shards of a collection: how it was made."""
+
+
 class RefusalError(Exception):
     def __init__(self, status, text):
         super().__init__(text)
@@ -51,12 +57,16 @@ class RefusalError(Exception):
 
 
 class LoopbackQdrant(ThreadingHTTPServer):
-    """Use as a context manager; `url` says where it is."""
+    """Use as a context manager; `url` says where it is.
+
+    What is in `folder` from before is served again; without one there is a temporary folder.
+    """
 
     daemon_threads = True
+    request_queue_size = 128
 
-    def __init__(self, *, api_key=None, version="1.20.0", is_tls=False):
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, *, api_key=None, version="1.20.0", is_tls=False, folder=None, port=0):
+        super().__init__(("127.0.0.1", port), Handler)
         self.is_tls = is_tls
         if is_tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -69,7 +79,10 @@ class LoopbackQdrant(ThreadingHTTPServer):
         self.collections: dict[str, Collection] = {}
         self.lock = threading.RLock()
         self.connections: set[socket.socket] = set()
-        self.folder = Path(tempfile.mkdtemp(prefix="loopback-qdrant-"))
+        self.is_kept = folder is not None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="loopback-qdrant-"))
+        for kept in sorted(self.folder.glob(f"*/{SETTINGS}")):
+            self.collections[kept.parent.name] = Collection.loaded(kept.parent)
         self.thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
 
     @property
@@ -89,7 +102,8 @@ class LoopbackQdrant(ThreadingHTTPServer):
         with self.lock:
             for collection in self.collections.values():
                 collection.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not self.is_kept:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def fault_for(self, path):
         with self.lock:
@@ -115,12 +129,14 @@ class LoopbackQdrant(ThreadingHTTPServer):
                 if name in self.collections:
                     raise RefusalError(409, f"Wrong input: Collection `{name}` already exists!")
                 asked = models.CreateCollection.model_validate_json(body)
-                self.collections[name] = Collection(self.folder / uuid.uuid4().hex, asked)
+                self.collections[name] = Collection(self.folder / name, asked)
+                self.collections[name].save()
                 return True
             case "DELETE", ["collections", name]:
                 gone = self.collections.pop(name, None)
                 if gone is not None:
                     gone.close()
+                    shutil.rmtree(gone.folder)
                 return gone is not None
             case _, ["collections", name, *rest]:
                 return self.collection(name).answered(method, rest, body)
@@ -133,12 +149,50 @@ class Collection:
     def __init__(self, folder, asked):
         self.folder = folder
         self.asked = asked
+        self.asked_indexes = {}
         self.indexes = {}
         self.shards = {}
+        self.folders = {}
+        folder.mkdir(parents=True)
         if asked.sharding_method != models.ShardingMethod.CUSTOM:
-            self.shards[None] = self.made()
+            self.add_shard(None)
 
-    def made(self):
+    @classmethod
+    def loaded(cls, folder):
+        """The collection that a process left in `folder`, however it ended."""
+        kept = json.loads((folder / SETTINGS).read_text())
+        collection = cls.__new__(cls)
+        collection.folder = folder
+        collection.asked = models.CreateCollection.model_validate(kept["asked"])
+        collection.asked_indexes = kept["indexes"]
+        collection.indexes = {
+            name: edge_index(
+                models.CreateFieldIndex(field_name=name, field_schema=schema).field_schema
+            )
+            for name, schema in kept["indexes"].items()
+        }
+        collection.folders = {key: folder / name for key, name in kept["shards"]}
+        collection.shards = {
+            key: edge.EdgeShard.load(str(path)) for key, path in collection.folders.items()
+        }
+        return collection
+
+    def save(self):
+        """Have what `loaded` needs in the folder."""
+        kept = {
+            "asked": self.asked.model_dump(mode="json", exclude_none=True),
+            "indexes": self.asked_indexes,
+            "shards": [(key, path.name) for key, path in self.folders.items()],
+        }
+        new = self.folder / f"{SETTINGS}.new"
+        new.write_text(json.dumps(kept))
+        new.replace(self.folder / SETTINGS)
+
+    def add_shard(self, key):
+        self.folders[key] = self.folder / uuid.uuid4().hex
+        self.shards[key] = self.made(self.folders[key])
+
+    def made(self, folder):
         dense = {
             name: edge.EdgeVectorParams(
                 size=params.size,
@@ -153,8 +207,7 @@ class Collection:
             )
             for name, params in (self.asked.sparse_vectors or {}).items()
         }
-        folder = self.folder / uuid.uuid4().hex
-        folder.mkdir(parents=True)
+        folder.mkdir()
         config = edge.EdgeConfig(vectors=dense, sparse_vectors=sparse)
         shard = edge.EdgeShard.create(str(folder), config)
         for name, params in self.indexes.items():
@@ -217,19 +270,24 @@ class Collection:
             case "PUT", ["index"]:
                 asked = models.CreateFieldIndex.model_validate_json(body)
                 self.indexes[asked.field_name] = edge_index(asked.field_schema)
+                self.asked_indexes[asked.field_name] = asked.field_schema.model_dump(
+                    mode="json", exclude_none=True
+                )
                 for shard in self.shards.values():
                     shard.update(
                         edge.UpdateOperation.create_field_index(
                             asked.field_name, self.indexes[asked.field_name]
                         )
                     )
+                self.save()
             case "GET", ["shards"]:
                 return {"shard_keys": [{"key": key} for key in self.shards if key is not None]}
             case "PUT", ["shards"]:
                 key = models.CreateShardingKey.model_validate_json(body).shard_key
                 if None in self.shards or key in self.shards:
                     raise RefusalError(400, f"Bad request: Sharding key {key} cannot be made")
-                self.shards[key] = self.made()
+                self.add_shard(key)
+                self.save()
                 return True
             case "PUT", ["points"]:
                 self.upsert(models.PointsList.model_validate_json(body))
@@ -413,3 +471,16 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    given = parser.parse_args()
+    with LoopbackQdrant(folder=given.folder, port=given.port) as server:
+        server.thread.join()
+
+
+if __name__ == "__main__":
+    main()

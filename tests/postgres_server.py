@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,11 +64,26 @@ class OwnServer:
 
     def start(self) -> None:
         log = self._data / "server.log"
-        self._run("pg_ctl", "-D", str(self._data), "-l", str(log), "-w", "start")
+        try:
+            self._run("pg_ctl", "-D", str(self._data), "-l", str(log), "-w", "start")
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}{log.read_text()[-1000:]}") from None
 
     def stop(self, mode: str = "fast") -> None:
         """`fast` ends what is going on, `immediate` is a crash."""
         self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
+
+    def kill(self) -> None:
+        """SIGKILL to all of it at once, as when the power fails."""
+        os.kill(self._processes()[0], signal.SIGSTOP)  # so that it starts no further ones
+        processes = self._processes()
+        for process in processes:
+            os.kill(process, signal.SIGKILL)
+        while any(_is_running(process) for process in processes):
+            time.sleep(0.02)
+        # A killed server that nobody has waited for would pass for a running one.
+        for left in (self._data / "postmaster.pid", *self._data.parent.glob(".s.PGSQL.*.lock")):
+            left.unlink()
 
     def pause(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -76,11 +92,14 @@ class OwnServer:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
-        """To the server and each of its processes."""
+        for process in self._processes():
+            os.kill(process, number)
+
+    def _processes(self) -> list[int]:
+        """The server and each of its processes."""
         parent = int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        for process in (parent, *map(int, children)):
-            os.kill(process, number)
+        return [parent, *map(int, children)]
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [*self._as, str(self._binaries / program), *arguments]
@@ -89,6 +108,14 @@ class OwnServer:
         )
         if done.returncode:
             raise RuntimeError(f"{program} failed: {done.stderr}")
+
+
+def _is_running(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 @contextmanager

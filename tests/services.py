@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import NoReturn
@@ -45,26 +46,18 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-class OwnRedis:
-    """A Redis of the test's own, to be stopped, paused and started again."""
+class OwnService:
+    """A server of the test's own, to be killed, paused and started again on its port."""
 
-    def __init__(self, folder: Path, *settings: str) -> None:
-        binary = shutil.which("redis-server")
-        if binary is None:
-            missing("redis-server", "the binary is not on PATH")
-        self.port = free_port()
-        self._command = [binary, "--port", str(self.port), "--bind", "127.0.0.1"]
-        self._command += ["--save", "", "--dir", str(folder), *settings]
+    def __init__(self, port: int, command: list[str]) -> None:
+        self.port = port
+        self._command = command
         self._server: subprocess.Popen[bytes] | None = None
         self.start()
 
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
     def start(self) -> None:
         self._server = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
@@ -72,11 +65,18 @@ class OwnRedis:
                 time.sleep(0.02)
             else:
                 return
-        raise TimeoutError(f"redis-server did not open port {self.port}")
+        raise TimeoutError(f"{self._command[0]} did not open port {self.port}")
 
     def kill(self) -> None:
         if self._server is not None:
             self._server.kill()
+            self._server.wait()
+            self._server = None
+
+    def stop(self) -> None:
+        """End it as an orderly shutdown does."""
+        if self._server is not None:
+            self._server.terminate()
             self._server.wait()
             self._server = None
 
@@ -87,3 +87,30 @@ class OwnRedis:
     def resume(self) -> None:
         assert self._server is not None
         self._server.send_signal(signal.SIGCONT)
+
+
+class OwnRedis(OwnService):
+    def __init__(self, folder: Path, *settings: str) -> None:
+        binary = shutil.which("redis-server")
+        if binary is None:
+            missing("redis-server", "the binary is not on PATH")
+        port = free_port()
+        command = [binary, "--port", str(port), "--bind", "127.0.0.1"]
+        super().__init__(port, [*command, "--save", "", "--dir", str(folder), *settings])
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+
+class OwnQdrant(OwnService):
+    """`tests.loopback_qdrant` in a process of its own, which keeps its collections in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        command = [sys.executable, "-m", "tests.loopback_qdrant", "--port", str(port)]
+        super().__init__(port, [*command, "--folder", str(folder)])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"

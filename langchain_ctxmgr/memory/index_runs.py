@@ -50,6 +50,8 @@ class IndexRuns:
         self._lock = threading.Lock()
         self._running: set[str] = set()
         self._claimed_at: dict[str, float] = {}
+        self._tasks: dict[str, str] = {}
+        """What is claimed of a tenant: an index that is down cannot say its name again."""
 
     @contextmanager
     def entered(self, tenant_id: str) -> Generator[bool]:
@@ -101,23 +103,21 @@ class IndexRuns:
     def _claim(self, tenant_id: str) -> Plan[bool]:
         if not self._vectors.is_shared:
             return True
+        task = f"index {(yield from index_of(self._vectors))}"
         asked_at = time.monotonic()
-        is_ours = yield from call(self._log.claim, tenant_id, self._task(), self._holder, CLAIM)
+        is_ours = yield from call(self._log.claim, tenant_id, task, self._holder, CLAIM)
         if is_ours:
-            self._claimed_at[tenant_id] = asked_at
+            self._claimed_at[tenant_id], self._tasks[tenant_id] = asked_at, task
         return is_ours
 
     def _release(self, tenant_id: str) -> Plan[None]:
         if self._claimed_at.pop(tenant_id, None) is not None:
-            yield from call(self._log.release, tenant_id, self._task(), self._holder)
+            yield from call(self._log.release, tenant_id, self._tasks[tenant_id], self._holder)
 
     def _give_back(self, tenant_id: str) -> None:
         if self._claimed_at.pop(tenant_id, None) is not None:
             with suppress(StorageError):  # it ends by itself
-                self._log.release(tenant_id, self._task(), self._holder)
-
-    def _task(self) -> str:
-        return f"index {self._vectors.index_id}"
+                self._log.release(tenant_id, self._tasks[tenant_id], self._holder)
 
     def pause(self, until: float) -> Plan[None]:
         """Wait a moment for another run.
@@ -127,11 +127,18 @@ class IndexRuns:
         """
         if time.monotonic() > until:
             raise StorageError("the vectors are being written by another run; call again")
-        yield from call(_pause.sleep)
+        yield from call(moment.sleep)
 
 
-class _Pause:
-    """Waiting, blocking and on an event loop."""
+def index_of(vectors: VectorStore) -> Plan[str]:
+    """The `index_id` of `vectors`; while a server is asked for it, no worker thread waits."""
+    if vectors.is_shared:
+        yield from call(vectors.setup)
+    return vectors.index_id
+
+
+class _Moment:
+    """Waiting for another run, blocking and on an event loop."""
 
     def sleep(self) -> None:
         time.sleep(_PAUSE_SECONDS)
@@ -140,4 +147,4 @@ class _Pause:
         await asyncio.sleep(_PAUSE_SECONDS)
 
 
-_pause: Final = _Pause()
+moment: Final = _Moment()

@@ -26,7 +26,7 @@ from langchain_ctxmgr.events import CaughtUp, Degraded, Listener, emit
 from langchain_ctxmgr.memory.breaker import Breakers
 from langchain_ctxmgr.memory.embeddings import Embedder, UnknownSizeError, learn_size
 from langchain_ctxmgr.memory.index_run import Progress, TenantRun
-from langchain_ctxmgr.memory.index_runs import PATIENCE, ClaimLostError, IndexRuns
+from langchain_ctxmgr.memory.index_runs import PATIENCE, ClaimLostError, IndexRuns, index_of
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage.message_log import MessageLog, tenant_of
 from langchain_ctxmgr.storage.vectors import VectorStore
@@ -76,27 +76,29 @@ class Indexer:
         failures are events, and what is missing is taken in by a later run.
         """
         vectors, runs = self._vectors, self._runs
-        if vectors is None or runs is None or not self._breakers.vectors.is_closed:
+        log, store, encoder = self._breakers
+        if vectors is None or runs is None or not (log.is_closed and store.is_closed):
             return _NOTHING
         try:
-            yield from learn_size(self._embedder, self._breakers.embeddings)
-            done = yield from runs.alone(
-                tenant_id, lambda: self._caught_up(vectors, runs, tenant_id, limit, progress)
-            )
-            yield from self._follow_others(vectors, runs, tenant_id)
-            self._breakers.vectors.worked()
+            yield from learn_size(self._embedder, encoder)
+            with log.asking(), store.asking():
+                done = yield from runs.alone(
+                    tenant_id, lambda: self._caught_up(vectors, runs, tenant_id, limit, progress)
+                )
+                yield from self._follow_others(vectors, runs, tenant_id)
         except ReadOnlyLogError as error:
             event = Degraded(part="log", reason=str(error), fallback="the index as it is")
             emit(self._listeners, event)
             return _NOTHING
-        except (UnknownSizeError, ClaimLostError, LogError):
-            return _NOTHING  # told of already by the model, or by whoever needs the log
+        except (UnknownSizeError, ClaimLostError):
+            return _NOTHING  # told of already by the model
         except Exception as error:  # noqa: BLE001 - the boundary this docstring names
-            self._breakers.vectors.failed(error)
+            (log if isinstance(error, LogError) else store).failed(error)
             return _NOTHING
         if done is None:
             return _NOTHING
         if done.indexed:
+            store.worked()
             emit(self._listeners, CaughtUp(indexed=done.indexed, remaining=done.remaining))
         return done
 
@@ -139,7 +141,7 @@ class Indexer:
         if self._vectors is None or not self._breakers.vectors.is_closed:
             return None
         try:
-            index = self._vectors.index_id
+            index = yield from index_of(self._vectors)
         except StorageError:
             return None
         tenants = [tenant_id] if tenant_id else (yield from call(self._log.tenants))
@@ -165,6 +167,7 @@ class Indexer:
             return 0
         tenant_id = tenant_of(scope)
         try:
+            yield from index_of(vectors)
             run = self._run(vectors, runs, tenant_id)
         except UnknownSizeError:
             return 0
@@ -197,7 +200,7 @@ class Indexer:
 
     def _follow_others(self, vectors: VectorStore, runs: IndexRuns, tenant_id: str) -> Plan[None]:
         """Carry out other tenants' erasures, as far as nobody is at work for them."""
-        index = vectors.index_id
+        index = yield from index_of(vectors)
         for name in (yield from call(self._log.unfollowed, index, OTHERS_FOLLOWED)):
             if name != tenant_id:
                 run = self._run(vectors, runs, name)

@@ -29,6 +29,7 @@ from langchain_ctxmgr.memory.embeddings import (
     answers,
     learn_size,
 )
+from langchain_ctxmgr.memory.index_runs import index_of
 from langchain_ctxmgr.memory.late import similarity, token_weights
 from langchain_ctxmgr.memory.local import Tokens
 from langchain_ctxmgr.memory.packing import Considered, Packing
@@ -164,7 +165,7 @@ class Recall:
         self._questions = embedder and QuestionVectors(embedder, cached or Cached(MemoryCache()))
         self._counter = counter
         self._order = order
-        self._store, self._encoder = breakers or Breakers.of()
+        _, self._store, self._encoder = breakers or Breakers.of()
 
     def find(
         self,
@@ -325,29 +326,33 @@ class Recall:
         """
         if self._vectors is None or not self._store.is_closed:
             return None
-        try:
-            found = yield from call(self._vectors.query, scope, queries, before_slot=before_slot)
-        except ValueError:
-            raise
-        except UnknownSizeError:
-            return None
-        except Exception as error:  # noqa: BLE001 - any store may be behind it
-            self._store.failed(error)
-            return None
-        self._store.worked()
-        return found
+        with self._store.asking():
+            try:
+                found = yield from call(
+                    self._vectors.query, scope, queries, before_slot=before_slot
+                )
+            except ValueError:
+                raise
+            except UnknownSizeError:
+                return None
+            except Exception as error:  # noqa: BLE001 - any store may be behind it
+                self._store.failed(error)
+                return None
+            self._store.worked()
+            return found
 
     def _indexed_until(self, scope: Scope) -> Plan[int]:
         """The `seq` up to which the index has the tenant's words; 0 while it cannot be asked."""
         if self._vectors is None or not self._store.is_closed:
             return 0
-        try:
-            index = self._vectors.index_id
-        except UnknownSizeError:
-            return 0
-        except StorageError as error:
-            self._store.failed(error)
-            return 0
+        with self._store.asking():
+            try:
+                index = yield from index_of(self._vectors)
+            except UnknownSizeError:
+                return 0
+            except StorageError as error:
+                self._store.failed(error)
+                return 0
         marks = yield from call(self._log.marks, tenant_of(scope), index)
         return marks.words_seq
 

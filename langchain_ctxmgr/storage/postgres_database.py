@@ -84,8 +84,10 @@ class Database:
     def setup(self) -> None:
         """Bring the tables up to date."""
         self._check_process()
-        with self._opening:
-            attempts = Attempts(self.server, self._timeout)
+        attempts = Attempts(self.server, self._timeout)
+        if not self._opening.acquire(timeout=attempts.seconds_left):
+            raise LogError(f"{self.server.name}: the server did not answer in time")
+        try:
             while not self._ready:
                 try:
                     with self.apart() as connection:
@@ -93,6 +95,8 @@ class Database:
                     self._ready = True
                 except psycopg.Error as error:
                     time.sleep(attempts.pause_after(error))
+        finally:
+            self._opening.release()
 
     def inspect(self) -> Inspected:
         """What is there, without making anything."""
@@ -121,8 +125,8 @@ class Database:
         attempts = Attempts(self.server, self._timeout)
         while True:
             try:
-                with self._connection() as connection:
-                    return self._drive(connection, work)
+                with self._connection(attempts) as connection:
+                    return self._drive(connection, work, attempts)
             except psycopg.Error as error:
                 pause = attempts.pause_after(error)
             self._pool.purge()
@@ -138,8 +142,8 @@ class Database:
         pool = await self._loop_pool()
         while True:
             try:
-                async with self._async_connection(pool) as connection:
-                    return await self._adrive(connection, work)
+                async with self._async_connection(pool, attempts) as connection:
+                    return await self._adrive(connection, work, attempts)
             except psycopg.Error as error:
                 pause = attempts.pause_after(error)
             pool.purge()
@@ -150,62 +154,72 @@ class Database:
     def apart(self) -> Generator[psycopg.Connection[Row], None, None]:
         """A connection of its own, for what takes its time."""
         self._check_process()
-        with Connection.connect(self.server.url, **self._parameters()) as connection:
+        attempts = Attempts(self.server, self._timeout)
+        with Connection.connect(self.server.url, **_parameters(attempts)) as connection:
+            connection.until = attempts.until
             self._meet(connection, connection.execute(_GREETING, (self._schema, "0")).fetchone())
+            connection.until = float("inf")
             yield connection
 
-    def _drive(self, connection: Connection, work: Work[T]) -> T:
+    def _drive(self, connection: Connection, work: Work[T], attempts: Attempts) -> T:
         steps = work.framed()
         try:
             batch = next(steps)
+            connection.until = float("inf") if work.is_long else attempts.until
             while True:
+                answers = connection.answers(batch)
                 connection.until = self._until(work)
-                batch = steps.send(connection.answers(batch))
+                batch = steps.send(answers)
         except StopIteration as stop:
             return stop.value
         finally:
             steps.close()
 
-    async def _adrive(self, connection: AsyncConnection, work: Work[T]) -> T:
+    async def _adrive(self, connection: AsyncConnection, work: Work[T], attempts: Attempts) -> T:
         steps = work.framed()
         try:
             batch = next(steps)
+            connection.until = float("inf") if work.is_long else attempts.until
             while True:
+                answers = await connection.answers(batch)
                 connection.until = self._until(work)
-                batch = steps.send(await connection.answers(batch))
+                batch = steps.send(answers)
         except StopIteration as stop:
             return stop.value
         finally:
             steps.close()
 
     def _until(self, work: Work[Any]) -> float:
+        """When a server that has answered once is overdue with the next answer."""
         return float("inf") if work.is_long else time.monotonic() + self._seconds
 
     @contextmanager
-    def _connection(self) -> Generator[Connection, None, None]:
+    def _connection(self, attempts: Attempts) -> Generator[Connection, None, None]:
         pool = self._pool
-        with pool.room(self._seconds):
+        with pool.room(attempts.seconds_left):
             connection = pool.take()
             is_new = connection is None
             if connection is None:
-                connection = Connection.connect(self.server.url, **self._parameters())
+                connection = Connection.connect(self.server.url, **_parameters(attempts))
             with pool.using(connection):
                 if is_new:
-                    connection.until = time.monotonic() + self._seconds
+                    connection.until = attempts.until
                     greeting = connection.execute(_GREETING, self._greeting())
                     self._meet(connection, greeting.fetchone())
                 yield connection
 
     @asynccontextmanager
-    async def _async_connection(self, pool: AsyncPool) -> AsyncGenerator[AsyncConnection, None]:
-        async with pool.room(self._seconds):
+    async def _async_connection(
+        self, pool: AsyncPool, attempts: Attempts
+    ) -> AsyncGenerator[AsyncConnection, None]:
+        async with pool.room(attempts.seconds_left):
             connection = pool.take()
             is_new = connection is None
             if connection is None:
-                connection = await AsyncConnection.connect(self.server.url, **self._parameters())
+                connection = await AsyncConnection.connect(self.server.url, **_parameters(attempts))
             with pool.using(connection):
                 if is_new:
-                    connection.until = time.monotonic() + self._seconds
+                    connection.until = attempts.until
                     greeting = await connection.execute(_GREETING, self._greeting())
                     self._meet(connection, await greeting.fetchone())
                 yield connection
@@ -221,10 +235,6 @@ class Database:
             pool = self._pools[id(loop)] = AsyncPool(self._size)
             await pool.start()
         return pool
-
-    def _parameters(self) -> dict[str, Any]:
-        # libpq takes whole seconds and rounds 1 up to 2.
-        return {"autocommit": True, "connect_timeout": max(2, round(self._seconds))}
 
     def _greeting(self) -> tuple[str, str]:
         return self._schema, f"{round(self._seconds * 1000)}ms"
@@ -248,3 +258,8 @@ class Database:
         if os.getpid() != self._pid:
             _inherited.append((self._pool, self._pools, self._opening))
             self._start_process()
+
+
+def _parameters(attempts: Attempts) -> dict[str, Any]:
+    # libpq takes whole seconds and rounds 1 up to 2.
+    return {"autocommit": True, "connect_timeout": max(2, round(attempts.seconds_left))}

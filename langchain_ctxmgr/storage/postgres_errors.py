@@ -82,8 +82,14 @@ class Attempts:
 
     def __init__(self, server: Server, timeout: timedelta) -> None:
         self._server = server
-        self._until = time.monotonic() + timeout.total_seconds()
+        self.until = time.monotonic() + timeout.total_seconds()
+        """When, by the monotonic clock."""
         self._pause = _FIRST_PAUSE
+
+    @property
+    def seconds_left(self) -> float:
+        """Until then, 0 at least."""
+        return max(self.until - time.monotonic(), 0.0)
 
     def pause_after(self, error: psycopg.Error) -> float:
         """Seconds to wait before the next try.
@@ -92,7 +98,7 @@ class Attempts:
             LogError: If there is no point in one, or no time.
         """
         pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries
-        if not may_pass(error) or time.monotonic() + pause > self._until:
+        if not may_pass(error) or time.monotonic() + pause > self.until:
             # The driver's own error may hold the password, so it is no cause to be shown.
             raise self._server.explain(error) from None
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)

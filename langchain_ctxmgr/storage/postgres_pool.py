@@ -188,5 +188,5 @@ class AsyncPool(_Idle[AsyncConnection]):
 
 def _crowded(seconds: float) -> LogError:
     return LogError(
-        f"every connection to PostgreSQL was in use for {seconds:g} s; raise max_connections"
+        f"every connection to PostgreSQL was in use for {seconds:.1f} s; raise max_connections"
     )

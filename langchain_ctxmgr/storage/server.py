@@ -154,13 +154,13 @@ class QdrantVectorStore:
         return run(self._shared.index_id())
 
     def setup(self) -> None:
-        """Make the collection where there is none, and check that it is ours.
+        """Make the collection where there is none, and check that it is ours and still there.
 
         Raises:
             StorageError: If the server cannot be used, is too old, or the collection was
                 made for another embedding.
         """
-        run(self._shared.opened())
+        run(self._shared.index_id())
 
     def check_server(self) -> str:
         """The server's version; nothing is made there.
@@ -228,7 +228,7 @@ class QdrantVectorStore:
 
     async def asetup(self) -> None:
         """`setup` on an event loop."""
-        await arun(self._shared.opened())
+        await arun(self._shared.index_id())
 
     async def aupsert(self, points: Sequence[Point]) -> None:
         """`upsert` on an event loop."""

@@ -54,12 +54,12 @@ class Spool:
         return self._is_empty
 
     def put(self, scope: Scope, drafts: Sequence[Draft]) -> list[Draft]:
-        """Keep `drafts` durably; as they will be recorded, each with an id.
+        """Keep `drafts` durably; as they will be recorded, each with an id (`named`).
 
         Raises:
             LogError: If the file cannot be written.
         """
-        named = [_named(draft) for draft in drafts]
+        kept = named(drafts)
         with self._lock, self._connected() as connection:
             entry = connection.execute(
                 "INSERT INTO entries (tenant_id, thread_id, user_id) VALUES (?, ?, ?)",
@@ -67,11 +67,11 @@ class Spool:
             ).lastrowid
             connection.executemany(
                 "INSERT INTO drafts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [(entry, *_row(draft)) for draft in named],
+                [(entry, *_row(draft)) for draft in kept],
             )
             connection.commit()
         self._is_empty = False
-        return named
+        return kept
 
     def first(self) -> SpoolEntry | None:
         """The entry that has waited longest."""
@@ -143,10 +143,14 @@ class Spool:
         return await asyncio.to_thread(self.erase, scope)
 
 
-def _named(draft: Draft) -> Draft:
-    if draft.message.id:
-        return draft
-    return draft._replace(message=draft.message.model_copy(update={"id": str(uuid4())}))
+def named(drafts: Sequence[Draft]) -> list[Draft]:
+    """`drafts`, each with an id by which the log knows it again."""
+    return [
+        draft
+        if draft.message.id
+        else draft._replace(message=draft.message.model_copy(update={"id": str(uuid4())}))
+        for draft in drafts
+    ]
 
 
 def _row(draft: Draft) -> tuple[object, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +11,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_ctxmgr import ContextManager, Scope
 from langchain_ctxmgr.errors import LogError
 from langchain_ctxmgr.events import Degraded
+from langchain_ctxmgr.storage.edge import EdgeVectorStore
 from langchain_ctxmgr.storage.sqlite import SqliteLog
 
 SCOPE = Scope(tenant_id="acme", thread_id="t")
@@ -22,6 +24,7 @@ class Unreachable(SqliteLog):
     def __init__(self, path) -> None:
         super().__init__(path)
         self.is_down = False
+        self.refused = 0
         self._database = _Switched(self, self._database)
 
 
@@ -31,6 +34,7 @@ class _Switched:
 
     def __getattr__(self, name):
         if self._owner.is_down and name != "close":
+            self._owner.refused += 1
             raise LogError("the log is down")
         return getattr(self._inner, name)
 
@@ -50,6 +54,7 @@ def events():
 @pytest.fixture
 def manager(log, events, tmp_path, monkeypatch):
     monkeypatch.setattr("langchain_ctxmgr.memory.breaker.REST_SECONDS", 0.0)
+    monkeypatch.setattr("langchain_ctxmgr.memory.breaker.LOG_REST_SECONDS", 0.0)
     with ContextManager(
         log=log,
         model="gpt-4o-mini",
@@ -130,6 +135,70 @@ class TestSpool:
                 manager.record(HumanMessage("x"), scope=SCOPE)
             log.is_down = False
             assert manager.history(scope=SCOPE) == []
+
+    def test_more_than_a_turn_hands_over_keeps_its_order(self, manager, log, monkeypatch):
+        monkeypatch.setattr("langchain_ctxmgr.recording.REPLAY_STEP", 2)
+        said = [f"message {number}" for number in range(6)]
+        log.is_down = True
+        for text in said[:4]:
+            manager.record(HumanMessage(text), scope=SCOPE)
+        log.is_down = False
+        assert manager.record(HumanMessage(said[4]), scope=SCOPE) == []
+        manager.prepare(scope=SCOPE, query="?", max_tokens=200)
+        manager.prepare(scope=SCOPE, query="?", max_tokens=200)
+        assert len(manager.record(HumanMessage(said[5]), scope=SCOPE)) == 1
+        assert [message.content for message in manager.history(scope=SCOPE)] == said
+
+    def test_what_is_said_while_another_hands_over_waits_behind_it(self, manager, log):
+        log.is_down = True
+        manager.record(HumanMessage("one"), scope=SCOPE)
+        log.is_down = False
+        recorder = manager._recorder
+        with recorder._replaying:
+            assert manager.record(AIMessage("two"), scope=SCOPE) == []
+        manager.prepare(scope=SCOPE, query="?", max_tokens=200)
+        assert [message.content for message in manager.history(scope=SCOPE)] == ["one", "two"]
+
+    async def test_forgetting_waits_for_what_is_handed_over(self, manager, log):
+        log.is_down = True
+        manager.record(HumanMessage("one"), scope=SCOPE)
+        log.is_down = False
+        with manager._recorder._replaying:
+            forgetting = asyncio.create_task(manager.aforget(scope=SCOPE))
+            await asyncio.sleep(0.1)
+            assert not forgetting.done()
+        await forgetting
+        assert manager.history(scope=SCOPE) == []
+        assert manager._recorder._spool.first() is None
+
+    def test_an_append_that_seemed_to_fail_is_there_once(self, manager, log, monkeypatch):
+        append = log.append
+
+        def unheard(*args):
+            monkeypatch.setattr(log, "append", append)
+            append(*args)
+            raise LogError("the connection was lost at the commit")
+
+        monkeypatch.setattr(log, "append", unheard)
+        assert manager.record(HumanMessage("without an id"), scope=SCOPE) == []
+        manager.prepare(scope=SCOPE, query="?", max_tokens=200)
+        assert [message.content for message in manager.history(scope=SCOPE)] == ["without an id"]
+
+
+class TestATurn:
+    def test_asks_a_log_that_is_down_once(self, log, tmp_path):
+        with ContextManager(
+            log=log,
+            vectors=EdgeVectorStore(tmp_path / "vectors"),
+            model="gpt-4o-mini",
+            spool=tmp_path / "spool.sqlite3",
+        ) as manager:
+            manager.record(HumanMessage("hello"), scope=SCOPE)
+            log.is_down = True
+            for _ in range(3):
+                manager.record(HumanMessage("I live in Oslo."), scope=SCOPE)
+                manager.prepare(scope=SCOPE, query="Where do I live?", max_tokens=200)
+            assert log.refused == 1
 
 
 class TestUrls:

@@ -12,12 +12,17 @@ import warnings
 from datetime import timedelta
 
 import pytest
+from langchain_core.messages import HumanMessage
 
+from langchain_ctxmgr import ContextManager
+from langchain_ctxmgr._plans import arun
 from langchain_ctxmgr.errors import StorageError
+from langchain_ctxmgr.memory.index_runs import index_of
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage import server_collection
 from langchain_ctxmgr.storage.server import QdrantVectorStore
 from langchain_ctxmgr.storage.server_connection import ConnectionSettings
+from langchain_ctxmgr.storage.sqlite import SqliteLog
 from langchain_ctxmgr.storage.vectors import DenseVectors
 from tests.contracts.vectors import ALICE, EMBEDDING, OTHER, by_term, ids, point
 from tests.loopback_grpc import LoopbackGrpc
@@ -403,7 +408,7 @@ class TestRouting:
         (collection,) = server.collections.values()
         assert collection.asked.replication_factor == 2
         assert collection.asked.write_consistency_factor == 1
-        collection.shards["globex"] = collection.made()
+        collection.add_shard("globex")
         store.upsert([point(1, ALICE), point(2, OTHER)])
         held = {key: shard.info().points_count for key, shard in collection.shards.items()}
         assert held == {"shared": 1, "globex": 1}
@@ -411,3 +416,29 @@ class TestRouting:
         assert store.delete(Scope(tenant_id="globex")) == 1
         assert [store.count(scope) for scope in (ALICE, OTHER)] == [1, 0]
         store.close()
+
+
+class TestIndexing:
+    async def test_no_worker_thread_waits_while_the_server_is_asked_who_it_is(
+        self, store, monkeypatch
+    ):
+        known = store._shared._found
+        store._shared._found = known._replace(at=float("-inf"))
+
+        monkeypatch.setattr(store._connection, "_client", None)
+        assert await arun(index_of(store)) == known.identity.index_id
+
+    def test_a_run_that_fails_keeps_no_other_process_from_the_tenant(self, server, tmp_path):
+        connection = ConnectionSettings(attempts=1)
+        log = SqliteLog(tmp_path / "log.sqlite3")
+        store = QdrantVectorStore(server.url, connection=connection)
+        scope = Scope(tenant_id="acme", thread_id="t")
+        with ContextManager(log=log, vectors=store, model="gpt-4o-mini") as manager:
+            server.faults.append(Fault("points", status=503))
+            manager.record(HumanMessage("My parcel is in the harbour."), scope=scope)
+            with ContextManager(log=log, vectors=store, model="gpt-4o-mini") as other:
+                assert other.stats(scope=scope)["index"]["behind"] == 1
+                other.recall("parcel", scope=scope)
+                assert other.stats(scope=scope)["index"]["behind"] == 0
+        store.close()
+        log.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from langchain_ctxmgr.events import Degraded, Event
 from langchain_ctxmgr.memory.breaker import REST_SECONDS, Breaker
 
@@ -21,3 +23,30 @@ class TestBreaker:
         breaker.worked()
         breaker.failed(OSError("again"))
         assert len(told) == 2
+
+    def test_once_it_has_rested_one_asks_and_the_others_go_on_without(self):
+        now = [0.0]
+        breaker = Breaker("vectors", "keywords", clock=lambda: now[0])
+        breaker.failed(OSError("disk"))
+        now[0] = REST_SECONDS
+        assert breaker.is_closed
+        with breaker.asking():
+            assert not breaker.is_closed
+            breaker.worked()
+        assert breaker.is_closed
+        breaker.failed(OSError("again"))
+        now[0] *= 2
+        with breaker.asking():
+            breaker.failed(OSError("still"))
+        assert not breaker.is_closed
+
+    def test_one_that_asked_and_got_no_answer_leaves_it_to_the_next(self):
+        now = [0.0]
+        breaker = Breaker("vectors", "keywords", clock=lambda: now[0])
+        with breaker.asking():
+            assert breaker.is_closed
+        breaker.failed(OSError("disk"))
+        now[0] = REST_SECONDS
+        with suppress(KeyboardInterrupt), breaker.asking():
+            raise KeyboardInterrupt
+        assert breaker.is_closed
