@@ -74,6 +74,79 @@ def hot_path(figures: dict[str, Any]) -> list[str]:
     return rows
 
 
+def backends(figures: dict[str, Any]) -> list[str]:
+    rows: list[dict[str, Any]] = figures["rows"]
+    table = [
+        (
+            "| log | messages | append, ms | of plain | read of the last 20, ms | of plain "
+            "| of plain, as bytes | disk, bytes each |"
+        ),
+        "|---" * 8 + "|",
+    ]
+    for row in _of(rows, "sqlite", "postgres"):
+        cells = [
+            *_paired(row["append"]),
+            *_paired(row["tail_read"]),
+            _ratio(row["tail_read_bytes"]),
+            f"{row['disk_bytes_per_record']:,.0f}",
+        ]
+        table.append(f"| {_LABELS[row['backend']]} | {row['records']:,} | {' | '.join(cells)} |")
+    table += [
+        "",
+        (
+            "| vectors | points | hybrid query, ms | of the bare engine | disk, bytes each | "
+            "memory, MiB |"
+        ),
+        "|---" * 6 + "|",
+    ]
+    for row in _of(rows, "edge", "server", "local"):
+        memory, name = f"{row['memory_mib']:,.0f}", row["backend"]
+        if name == "local":
+            measured = [
+                (
+                    "qdrant-client, in memory",
+                    [f"{row['edge_query']['theirs_ms']['median']:,.0f}", "", "0"],
+                ),
+                (
+                    "langchain-qdrant on it",
+                    [f"{row['langchain_qdrant_ms']['median']:,.0f}", "", "0"],
+                ),
+            ]
+        else:
+            disk = f"{row['disk_bytes_per_record']:,.0f}"
+            measured = [(_LABELS[name], [*_paired(row["query"]), disk])]
+        for label, cells in measured:
+            table.append(f"| {label} | {row['records']:,} | {' | '.join(cells)} | {memory} |")
+    table += ["", "| cache | values | get, ms | of plain | memory, MiB |", "|---" * 5 + "|"]
+    for row in _of(rows, "memory", "redis"):
+        cells = [*_paired(row["get"]), f"{row['memory_mib']:,.0f}"]
+        table.append(f"| {_LABELS[row['backend']]} | {row['records']:,} | {' | '.join(cells)} |")
+    return table
+
+
+_LABELS = {
+    "sqlite": "SQLite",
+    "postgres": "PostgreSQL",
+    "edge": "Qdrant Edge",
+    "server": "Qdrant server (loopback)",
+    "memory": "in the process",
+    "redis": "Redis",
+}
+
+
+def _of(rows: list[dict[str, Any]], *backends: str) -> list[dict[str, Any]]:
+    return [row for row in rows if row["backend"] in backends]
+
+
+def _paired(figures: dict[str, Any]) -> list[str]:
+    ours: dict[str, float] = figures["ours_ms"]
+    return [f"{ours['median']:.2g} ({ours['p95']:.2g})", _ratio(figures)]
+
+
+def _ratio(figures: dict[str, Any]) -> str:
+    return f"{figures['ratio']['median']:.2f}"
+
+
 def _share(value: float) -> str:
     return f"{value:.3f}".removeprefix("0")
 
@@ -81,6 +154,7 @@ def _share(value: float) -> str:
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "evidence_recall": evidence_recall,
     "hot_path": hot_path,
+    "backends": backends,
 }
 
 if __name__ == "__main__":

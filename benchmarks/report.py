@@ -9,7 +9,8 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,44 @@ def spread_ms(seconds: Sequence[float]) -> dict[str, float]:
         "max": ordered[-1] * 1e3,
         "n": len(ordered),
     }
+
+
+def paired(
+    ours: Callable[[int], object], theirs: Callable[[int], object], rounds: int
+) -> dict[str, Any]:
+    """Both steps timed in turn, each called with the round's number, and their ratio.
+
+    In every other round the other one goes first, so that what else the machine is doing
+    hits both alike. The ratio is the median of the rounds' own, with its quartiles: a median
+    of each side's times would compare moments far apart.
+    """
+    warm_up = max(3, rounds // 20)
+    took: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds + warm_up):
+        order = (0, 1) if number % 2 else (1, 0)
+        for side in order:
+            step = (ours, theirs)[side]
+            started = time.perf_counter()
+            step(number)
+            seconds = time.perf_counter() - started
+            if number >= warm_up:
+                took[side].append(seconds)
+    ratios = statistics.quantiles([a / b for a, b in zip(*took, strict=True)], n=4)
+    return {
+        "ours_ms": spread_ms(took[0]),
+        "theirs_ms": spread_ms(took[1]),
+        "ratio": dict(zip(("p25", "median", "p75"), ratios, strict=True)),
+    }
+
+
+def timed(step: Callable[[int], object], rounds: int) -> dict[str, float]:
+    """Milliseconds that `step` takes, called with each round's number."""
+    took: list[float] = []
+    for number in range(rounds):
+        started = time.perf_counter()
+        step(number)
+        took.append(time.perf_counter() - started)
+    return spread_ms(took)
 
 
 def write(name: str, figures: dict[str, Any]) -> Path:
