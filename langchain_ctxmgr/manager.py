@@ -265,12 +265,13 @@ class ContextManager(Closable):
         tools: Sequence[object] | None = None,
         system: str | BaseMessage | None = None,
         head: str | None = None,
+        held: Sequence[BaseMessage] = (),
     ) -> PreparedContext:
         """The messages a model should see for a question, within a token budget.
 
-        While the log cannot be read, the view is the question with what else is handed in.
-        Nothing is recorded. The question may be recorded before or after; on each further
-        step of a tool loop hand in the same question (by id) once the step is recorded.
+        While the log cannot be read, the view is made from what is handed in. Nothing is
+        recorded. The question may be recorded before or after; on each further step of a tool
+        loop hand in the same question (by id) once the step is recorded.
 
         Args:
             scope: The thread.
@@ -280,6 +281,8 @@ class ContextManager(Closable):
             tools: What the model may call, in any form LangChain binds.
             system: System text; by default the newest recorded system message.
             head: Id of the message the view ends at, for a fork; by default the newest.
+            held: The thread's messages as the caller holds them, question and tool traffic
+                included; read only while the log cannot be, or lacks `head`.
 
         Raises:
             ContextOverflowError: If system text, tools and question alone do not fit.
@@ -293,6 +296,7 @@ class ContextManager(Closable):
                 tools=tools,
                 system=system,
                 head=head,
+                held=held,
             )
         )
 
@@ -305,6 +309,7 @@ class ContextManager(Closable):
         tools: Sequence[object] | None = None,
         system: str | BaseMessage | None = None,
         head: str | None = None,
+        held: Sequence[BaseMessage] = (),
     ) -> PreparedContext:
         """`prepare` on an event loop."""
         return await arun(
@@ -315,8 +320,31 @@ class ContextManager(Closable):
                 tools=tools,
                 system=system,
                 head=head,
+                held=held,
             )
         )
+
+    def message(self, name: str | int, *, scope: Scope) -> BaseMessage | None:
+        """One recorded message, verbatim in its newest revision; None if there is none.
+
+        Args:
+            name: Its id, or the number that stands ahead of it where it is recalled: its
+                place in the newest branch of the thread.
+            scope: The thread.
+
+        Raises:
+            LogError: If the log cannot be read, or could not a moment ago.
+        """
+        return run(self._preparer.message(name, self._thread(scope)))
+
+    async def amessage(self, name: str | int, *, scope: Scope) -> BaseMessage | None:
+        """`message` on an event loop."""
+        return await arun(self._preparer.message(name, self._thread(scope)))
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """Who is told what happens; hosts tell them too."""
+        return self._listeners
 
     def recall(
         self, query: str, *, scope: Scope, k: int = 8, max_tokens: int | None = None

@@ -1,7 +1,8 @@
 """Preparing: what a model should see for a question, and what is learned from having made it.
 
-The log and its index are caught up first; while the log is down the question is answered
-alone. What a tokenizer only estimates is corrected by what the thread's answers were told.
+The log and its index are caught up first; while the log is down the view is made from what
+the caller holds. What a tokenizer only estimates is corrected by what the thread's answers
+were told.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from langchain_ctxmgr.budget.calibration import PromptSizes
 from langchain_ctxmgr.budget.costs import cost
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.errors import ContextOverflowError, LogError
-from langchain_ctxmgr.events import Listener
-from langchain_ctxmgr.intake import head_of, limit_of, question_of, system_of, tools_of
+from langchain_ctxmgr.events import Degraded, Listener, emit
+from langchain_ctxmgr.intake import head_of, limit_of, question_of, system_of, text_of, tools_of
 from langchain_ctxmgr.memory.breaker import Breaker
 from langchain_ctxmgr.memory.indexer import Indexer
 from langchain_ctxmgr.recording import Recorder
@@ -61,6 +62,7 @@ class Preparer:
         tools: Sequence[object] | None,
         system: str | BaseMessage | None,
         head: str | None,
+        held: Sequence[BaseMessage],
     ) -> Plan[PreparedContext]:
         """See `ContextManager.prepare`; `scope` names tenant and thread.
 
@@ -98,6 +100,7 @@ class Preparer:
                     asked_at=asked_at,
                 ),
                 head,
+                held,
             )
         except ContextOverflowError as error:
             if self.counter.exact:
@@ -118,21 +121,67 @@ class Preparer:
             elapsed=elapsed,
         )
 
-    def _viewed(self, request: ViewRequest, head: str | None) -> Plan[View]:
-        """The view, or one of the question alone while the log is down."""
+    def _viewed(
+        self, request: ViewRequest, head: str | None, held: Sequence[BaseMessage]
+    ) -> Plan[View]:
+        """The view, or while the log is down one of what the caller holds."""
         yield from self.recorder.replay()
         yield from self.indexer.catch_up(str(request.scope.tenant_id), limit=INDEX_STEP)
-        if request.query is not None and not self.log_breaker.is_closed:
-            return (yield from self.views.unrecorded(request))
+        is_given = request.query is not None or bool(held)
+        if is_given and not self.log_breaker.is_closed:
+            return (yield from self.views.unrecorded(request, held))
         with self.log_breaker.asking():
             try:
-                branch = yield from call(self.log.branch, request.scope, head=head)
-                view = yield from self.views.build(replace(request, branch=branch))
+                branch = yield from self._line(request.scope, head, is_held=bool(held))
+                if branch is None:
+                    view = yield from self.views.unrecorded(request, held)
+                else:
+                    view = yield from self.views.build(replace(request, branch=branch))
             except LogError as error:
                 self.log_breaker.failed(error)
-                if request.query is None:
+                if not is_given:
                     raise
-                view = yield from self.views.unrecorded(request)
+                view = yield from self.views.unrecorded(request, held)
             else:
                 self.log_breaker.worked()
             return view
+
+    def _line(self, scope: Scope, head: str | None, *, is_held: bool) -> Plan[Branch | None]:
+        """The branch that ends at `head`; None, and told, where the caller holds more."""
+        try:
+            branch = yield from call(self.log.branch, scope, head=head)
+        except ValueError:
+            if not is_held:
+                raise
+            branch = None
+        if is_held and self.recorder.is_behind:
+            branch = None
+        if branch is None:
+            reason = "it lacks messages that the caller holds"
+            event = Degraded(part="log", reason=reason, fallback="what the caller holds")
+            emit(self.listeners, event)
+        return branch
+
+    def message(self, name: str | int, scope: Scope) -> Plan[BaseMessage | None]:
+        """See `ContextManager.message`."""
+        if not self.log_breaker.is_closed:
+            raise LogError("the log did not answer a moment ago; it is asked again soon")
+        with self.log_breaker.asking():
+            try:
+                message = yield from self._message(name, scope)
+            except LogError as error:
+                self.log_breaker.failed(error)
+                raise
+            self.log_breaker.worked()
+            return message
+
+    def _message(self, name: str | int, scope: Scope) -> Plan[BaseMessage | None]:
+        if isinstance(name, str):
+            try:
+                branch = yield from call(self.log.branch, scope, head=text_of("name", name))
+            except ValueError:
+                return None
+            return None if branch.head is None else branch.head.message
+        branch = yield from call(self.log.branch, scope)
+        found = yield from call(self.log.read, branch, from_slot=name, before_slot=name + 1)
+        return found[0].message if found else None

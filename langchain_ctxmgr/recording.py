@@ -42,6 +42,11 @@ class Recorder:
         self._breaker = breaker
         self._replaying = ForkableLock()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether messages wait that the log does not have."""
+        return self._spool is not None and not self._spool.is_empty
+
     def append(self, scope: Scope, drafts: Sequence[Draft]) -> Plan[list[LogRecord]]:
         """The records that are new; none where the drafts wait in the spool.
 

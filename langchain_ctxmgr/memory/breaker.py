@@ -109,7 +109,7 @@ class Breakers(NamedTuple):
         return cls(
             Breaker(
                 "log",
-                "the question alone, and the spool if there is one",
+                "what the caller holds, and the spool if there is one",
                 listeners,
                 rest_seconds=LOG_REST_SECONDS,
             ),

@@ -31,7 +31,7 @@ from langchain_ctxmgr.view.frame import (
     ViewRequest,
 )
 from langchain_ctxmgr.view.history import SYSTEM_LEADS, Window
-from langchain_ctxmgr.view.unrecorded import NOTHING_RECORDED
+from langchain_ctxmgr.view.unrecorded import NOTHING_RECALLED, held
 
 
 class View(NamedTuple):
@@ -110,9 +110,11 @@ class ViewBuilder:
             trims=fitted.trims,
         )
 
-    def unrecorded(self, request: ViewRequest) -> Plan[View]:
-        """The view of what `request` itself holds, for while the log cannot be read."""
-        return (yield from ViewBuilder(replace(self._parts, log=NOTHING_RECORDED)).build(request))
+    def unrecorded(self, request: ViewRequest, messages: Sequence[BaseMessage] = ()) -> Plan[View]:
+        """The view of `messages` and what `request` holds, for while the log cannot be read."""
+        log, asked = held(request, messages, self._counter)
+        parts = replace(self._parts, log=log, recall=NOTHING_RECALLED)
+        return (yield from ViewBuilder(parts).build(asked))
 
     def forget(self) -> None:
         """Drop the summaries made so far: what they were drawn from may be erased."""

@@ -81,6 +81,31 @@ class TestPrepare:
         log.is_down = False
         assert len(manager.prepare(**asked, max_tokens=200).messages) == 3
 
+    async def test_what_the_caller_holds_is_shown(self, manager, log, events):
+        held = [
+            message
+            for number in range(90)
+            for message in (
+                HumanMessage(
+                    f"Note {number}: the code of my {number}th garden door is {number}x.",
+                    id=f"q{number}",
+                ),
+                AIMessage(f"Noted {number}.", id=f"a{number}"),
+            )
+        ]
+        asked = {"scope": SCOPE, "query": held[-2], "head": "q89", "held": held[:-1]}
+        log.is_down = True
+        context = manager.prepare(**asked, max_tokens=1_000)
+        assert context.messages[-1] == held[-2]
+        assert context.messages[-2] == held[-3]
+        assert 300 < context.tokens <= 1_000
+        assert parts(events) == ["log"]
+        assert (await manager.aprepare(**asked, max_tokens=1_000)).messages == context.messages
+        log.is_down = False
+        assert manager.prepare(**asked, max_tokens=1_000).messages == context.messages
+        manager.record(held[:-1], scope=SCOPE)
+        assert manager.prepare(**asked, max_tokens=9_000).messages == held[:-1]
+
     def test_without_a_question_there_is_nothing_to_answer(self, manager, log):
         log.is_down = True
         with pytest.raises(LogError, match="down"):
