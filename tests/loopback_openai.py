@@ -68,12 +68,15 @@ def text_of(content):
 
 
 def marked_tools(exchange):
-    """Calls what the question marks, `[use name(text)]`, all at once; then says what came back."""
+    """Calls what the question marks, `[use name(text)]`, all at once; then says what came back.
+
+    Only the last paragraph is read: what stands ahead of it may be recalled text.
+    """
     last = exchange.messages[-1]
     if last["role"] != "user":
         results = [message for message in exchange.messages if message["role"] == "tool"]
         return Reply(f"Done: {text_of(results[-1]['content'])[:80]}")
-    marks = _MARKED.findall(text_of(last["content"]))
+    marks = _MARKED.findall(text_of(last["content"]).rpartition("\n\n")[2])
     if not marks:
         return Reply(f"You said: {text_of(last['content'])[-60:]}")
     return Reply(calls=tuple((name, {"query": text}) for name, text in marks))

@@ -1,0 +1,1 @@
+"""Where the manager meets its hosts: one module a host, none imported unless asked for."""
