@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TypeAlias
 
-from langchain_core.messages import BaseMessage, SystemMessage
+from langchain_core.messages import BaseMessage
 
 from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.errors import StorageError
@@ -83,7 +83,7 @@ class Follower:
         scope: Scope,
         messages: Sequence[BaseMessage],
         *,
-        system: SystemMessage | None = None,
+        system: BaseMessage | None = None,
         tools: Sequence[object] = (),
         max_tokens: int | None = None,
     ) -> Plan[PreparedContext]:
