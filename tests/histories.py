@@ -85,6 +85,14 @@ def humans() -> st.SearchStrategy[HumanMessage]:
     )
 
 
+def asked_in(history: Sequence[BaseMessage], question: HumanMessage) -> HumanMessage:
+    """`question` under an id that no message but a user's has in `history`."""
+    taken = {message.id for message in history if message.type not in {"human", "chat"}}
+    if question.id is None or question.id not in taken:
+        return question
+    return question.model_copy(update={"id": f"{question.id}, asked"})
+
+
 _HUMANS = st.one_of(
     st.builds(HumanMessage, content=_CONTENT, id=_IDS, name=_NAMES),
     st.builds(HumanMessage, content=_ANY, id=_IDS),

@@ -16,7 +16,7 @@ from langchain_core.messages import BaseMessage
 
 from langchain_ctxmgr import ContextManager, ContextOverflowError, Scope
 from langchain_ctxmgr.storage.codec import encode
-from tests.histories import assert_valid, histories, humans
+from tests.histories import asked_in, assert_valid, histories, humans
 
 NUMBERS = itertools.count()
 BUDGETS = st.one_of(st.integers(1, 400), st.integers(1, 4_000), st.integers(1, 100_000))
@@ -52,7 +52,7 @@ class TestAnyHistory:
     def test_a_view_is_valid_and_under_budget_and_nothing_is_lost(
         self, manager, history, question, max_tokens
     ):
-        scope = Scope(thread_id=f"t{next(NUMBERS)}")
+        scope, question = Scope(thread_id=f"t{next(NUMBERS)}"), asked_in(history, question)
         before = [encode(message) for message in history]
         manager.record(history, scope=scope)
         assert [encode(message) for message in history] == before
@@ -64,7 +64,7 @@ class TestAnyHistory:
     @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
     @given(history=histories(recordable=True), question=humans(), max_tokens=BUDGETS)
     async def test_the_async_view_is_the_blocking_one(self, manager, history, question, max_tokens):
-        scope = Scope(thread_id=f"t{next(NUMBERS)}")
+        scope, question = Scope(thread_id=f"t{next(NUMBERS)}"), asked_in(history, question)
         await manager.arecord(history, scope=scope)
         try:
             blocking = manager.prepare(scope=scope, query=question, max_tokens=max_tokens)

@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 
 from langchain_ctxmgr import ContextManager, ContextOverflowError, Scope
 from langchain_ctxmgr.records import ItemKind
-from tests.histories import histories, humans
+from tests.histories import asked_in, histories, humans
 
 SCOPE = Scope(tenant_id="acme", thread_id="t")
 NUMBERS = itertools.count()
@@ -41,6 +41,7 @@ class TestSections:
     )
     def test_sections_add_up_to_what_is_sent(self, shared, history, question, max_tokens, system):
         scope = Scope(thread_id=f"t{next(NUMBERS)}")
+        question = question and asked_in(history, question)
         shared.record(history, scope=scope)
         try:
             context = shared.prepare(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from langchain_ctxmgr import ContextBudget, ContextManager, PreparedContext, Scope
@@ -255,19 +255,32 @@ def test_a_full_history_gives_way_to_the_window():
     assert "big0" in traffic(part)[-1]
 
 
+SUMMARIZED = ContextBudget(max_input_tokens=128_000, summary_share=0.05)
+"""With a summary in small budgets too."""
+DOG = HumanMessage("My dog is called Zanzibar, remember that.", id="dog")
+
+
+def chat(manager: ContextManager, turns: int) -> None:
+    """A fact, and short exchanges about something else."""
+    manager.record(DOG, scope=SCOPE, at=START)
+    for turn in range(turns):
+        asked = HumanMessage(f"Tell me something about topic {turn} and the river.", id=f"q{turn}")
+        told = AIMessage(f"Topic {turn} is about a boat, nothing else to say.", id=f"a{turn}")
+        manager.record([asked, told], scope=SCOPE, at=START + timedelta(minutes=turn))
+
+
 def test_what_a_full_history_gives_way_to_holds_what_the_question_needs(tmp_path):
     """And stays for the rest of the turn, in every process."""
     rng = random.Random(11)
-    question = HumanMessage("What is my dog called? Look in the ledger.", id="question")
+    question = HumanMessage("What is my dog called? Look in the register.", id="question")
     seen: list[PreparedContext] = []
-    with opened(tmp_path) as manager:
-        manager.record(HumanMessage("My dog is called Zanzibar.", id="dog"), scope=SCOPE, at=START)
-        talk(manager, 16)
+    with opened(tmp_path, budget=SUMMARIZED) as manager:
+        chat(manager, 70)
         manager.record(question, scope=SCOPE)
-    for messages in (one_round(rng, 0, [60] * 32), *(one_round(rng, n, [9]) for n in (1, 2, 3))):
-        with opened(tmp_path) as manager:
-            context = manager.prepare(scope=SCOPE, query=question, max_tokens=3_000)
-            assert context.tokens <= 3_000
+    for messages in (one_round(rng, 0, [60] * 40), *(one_round(rng, n, [9]) for n in (1, 2, 3))):
+        with opened(tmp_path, budget=SUMMARIZED) as manager:
+            context = manager.prepare(scope=SCOPE, query=question, max_tokens=4_000, tools=[LOOKUP])
+            assert context.tokens <= 4_000
             assert_valid(context.messages, question=question)
             seen.append(context)
             manager.record(messages, scope=SCOPE)
@@ -280,36 +293,49 @@ def test_what_a_full_history_gives_way_to_holds_what_the_question_needs(tmp_path
     assert frame(part) == frame(seen[2]) == frame(seen[3])
 
 
+class Waiting(Embeddings):
+    """Embeds a question once it is let go on."""
+
+    model = "waiting"
+
+    def __init__(self) -> None:
+        self.asked, self.erased = threading.Event(), threading.Event()
+        self._model = DeterministicFakeEmbedding(size=16)
+
+    def embed_documents(self, texts):
+        return self._model.embed_documents(texts)
+
+    def embed_query(self, text):
+        if "ledger" in text:
+            self.asked.set()
+            assert self.erased.wait(30)
+        return self._model.embed_query(text)
+
+
 def test_text_that_is_erased_while_a_view_waits_is_not_written_back(tmp_path):
-    asked, erased = threading.Event(), threading.Event()
-
-    class Waiting(DeterministicFakeEmbedding):
-        def embed_query(self, text):
-            asked.set()
-            assert erased.wait(30)
-            return super().embed_query(text)
-
-    with opened(tmp_path, embeddings=Waiting(size=16)) as manager:
-        said_once = HumanMessage("My dog is called Zanzibar, remember that.", id="dog")
-        manager.record(said_once, scope=SCOPE, at=START)
-        talk(manager, 40)
-        views: list[PreparedContext] = []
+    embedder = Waiting()
+    views: list[PreparedContext] = []
+    with opened(tmp_path, embeddings=embedder, budget=SUMMARIZED) as manager:
+        chat(manager, 200)
+        assert not embedder.asked.is_set()
 
         def prepare():
             views.append(manager.prepare(scope=SCOPE, query=QUESTION, max_tokens=2_000))
 
         thread = threading.Thread(target=prepare)
         thread.start()
-        assert asked.wait(30)
-        manager.forget(scope=SCOPE)
-        erased.set()
-        thread.join()
+        try:
+            assert embedder.asked.wait(30)
+            manager.forget(scope=SCOPE)
+        finally:
+            embedder.erased.set()
+            thread.join()
         assert views[0].sections[ItemKind.SUMMARY] > 0
+        assert "Zanzibar" in str(views[0].messages)
         assert manager.forget(scope=SCOPE).derived == 0
-    left = [
-        path for path in tmp_path.rglob("*") if path.is_file() and b"Zanzibar" in path.read_bytes()
-    ]
-    assert left == []
+        assert not manager._views._frames._quotes
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in files if b"Zanzibar" in path.read_bytes()] == []
 
 
 def test_a_call_that_fits_nowhere_takes_nothing_with_it():
