@@ -341,6 +341,22 @@ class ContextManager(Closable):
         """`message` on an event loop."""
         return await arun(self._preparer.message(name, self._thread(scope)))
 
+    def recorded(self, messages: Sequence[BaseMessage], *, scope: Scope) -> list[BaseMessage]:
+        """The beginning of a thread's newest branch that says what `messages` begin with.
+
+        As recorded, under the ids it was recorded with; those of `messages` do not count.
+
+        Raises:
+            LogError: If the log cannot be read, or could not a moment ago.
+        """
+        return run(self._preparer.recorded(messages, self._thread(scope)))
+
+    async def arecorded(
+        self, messages: Sequence[BaseMessage], *, scope: Scope
+    ) -> list[BaseMessage]:
+        """`recorded` on an event loop."""
+        return await arun(self._preparer.recorded(messages, self._thread(scope)))
+
     @property
     def listeners(self) -> tuple[Listener, ...]:
         """Who is told what happens; hosts tell them too."""

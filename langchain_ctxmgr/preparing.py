@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import takewhile
+from typing import TypeVar
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
@@ -25,12 +27,15 @@ from langchain_ctxmgr.events import Degraded, Listener, emit
 from langchain_ctxmgr.intake import head_of, limit_of, question_of, system_of, text_of, tools_of
 from langchain_ctxmgr.memory.breaker import Breaker
 from langchain_ctxmgr.memory.indexer import Indexer
+from langchain_ctxmgr.prompt.validity import role_of
 from langchain_ctxmgr.recording import Recorder
 from langchain_ctxmgr.records import Branch, PreparedContext, Scope
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.view.builder import View, ViewBuilder
 from langchain_ctxmgr.view.frame import ViewRequest
 from langchain_ctxmgr.view.outcome import announce, context_of
+
+T = TypeVar("T")
 
 INDEX_STEP = 512
 """Records a turn indexes at most, so that a large backlog never holds one turn up."""
@@ -164,16 +169,34 @@ class Preparer:
 
     def message(self, name: str | int, scope: Scope) -> Plan[BaseMessage | None]:
         """See `ContextManager.message`."""
+        return (yield from self._asked(self._message(name, scope)))
+
+    def recorded(self, messages: Sequence[BaseMessage], scope: Scope) -> Plan[list[BaseMessage]]:
+        """See `ContextManager.recorded`."""
+        return (yield from self._asked(self._recorded(messages, scope)))
+
+    def _asked(self, plan: Plan[T]) -> Plan[T]:
+        """What `plan` gives of the log, which is left alone for a while once it failed."""
         if not self.log_breaker.is_closed:
+            plan.close()
             raise LogError("the log did not answer a moment ago; it is asked again soon")
         with self.log_breaker.asking():
             try:
-                message = yield from self._message(name, scope)
+                given = yield from plan
             except LogError as error:
                 self.log_breaker.failed(error)
                 raise
             self.log_breaker.worked()
-            return message
+            return given
+
+    def _recorded(self, messages: Sequence[BaseMessage], scope: Scope) -> Plan[list[BaseMessage]]:
+        branch = yield from call(self.log.branch, scope)
+        if branch.head is None:
+            return []
+        records = yield from call(self.log.read, branch, limit=len(messages))
+        pairs = zip(records, messages, strict=False)
+        same = takewhile(lambda pair: _says(pair[0].message) == _says(pair[1]), pairs)
+        return [record.message for record, _ in same if record.message.id]
 
     def _message(self, name: str | int, scope: Scope) -> Plan[BaseMessage | None]:
         if isinstance(name, str):
@@ -185,3 +208,9 @@ class Preparer:
         branch = yield from call(self.log.branch, scope)
         found = yield from call(self.log.read, branch, from_slot=name, before_slot=name + 1)
         return found[0].message if found else None
+
+
+def _says(message: BaseMessage) -> tuple[object, ...]:
+    """What tells a message apart besides its id and what a provider notes beside it."""
+    calls = [(call["name"], call["args"]) for call in getattr(message, "tool_calls", ())]
+    return role_of(message), message.name, message.content, calls

@@ -3,7 +3,7 @@
 A host (an agent, a graph) owns its messages and may go back, fork, edit or drop them. What
 the log lacks of them is recorded behind the message it follows in the host, so a fork there
 is a branch in the log, and the view ends where the host's messages end. Messages are known
-again by their ids.
+again by their ids; a host that sends a whole conversation with new ids, by what it says.
 """
 
 from __future__ import annotations
@@ -58,12 +58,15 @@ class Follower:
         """
         turn = turn_of(messages)
         start = min(turn, (yield from self._unknown(scope, messages, recorded)))
+        lead: list[BaseMessage] = []
+        if start == 0 and recorded is None:
+            lead = yield from self._opening(scope, messages[:turn])
+            start, lead = len(lead), lead[-1:]
         while start < len(messages) and self._is_seen(scope, messages[start]):
             start += 1
         if start == len(messages):
             return True
-        lead: list[BaseMessage] = []
-        if start > 0:
+        if start > 0 and not lead:
             if (yield from self._has(scope, messages[start - 1])):
                 lead = [messages[start - 1]]
             else:  # what the host holds was erased from the log, and is not put back
@@ -117,6 +120,19 @@ class Follower:
         except StorageError:
             return True
         return known is not None
+
+    def _opening(self, scope: Scope, messages: Sequence[BaseMessage]) -> Plan[list[BaseMessage]]:
+        """What of `messages` the log has under other ids: a host may give new ones each run.
+
+        Without an answer among them it is a preamble, which comes anew with each question.
+        """
+        if not any(role_of(message) == "ai" for message in messages):
+            return []
+        try:
+            found = yield from call(self._manager.recorded, messages, scope=scope)
+        except StorageError:
+            return []
+        return found if any(role_of(message) == "ai" for message in found) else []
 
     def _unknown(
         self, scope: Scope, messages: Sequence[BaseMessage], recorded: str | None

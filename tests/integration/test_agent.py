@@ -11,7 +11,9 @@ from types import SimpleNamespace
 
 import openai
 import pytest
+from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, HumanInTheLoopMiddleware
+from langchain.agents.structured_output import ToolStrategy
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
@@ -25,7 +27,7 @@ from langchain_ctxmgr.integrations.middleware import ContextMiddleware
 from langchain_ctxmgr.integrations.overflow import is_overflow, smaller
 from langchain_ctxmgr.integrations.scopes import scope_of_run
 from tests.integration.agent_turns import converse
-from tests.integration.agents import SYSTEM, agent_of, asked, context, on, said, weather
+from tests.integration.agents import SYSTEM, agent_of, asked, chat, context, on, said, weather
 from tests.integration.test_log_down import Unreachable
 from tests.loopback_openai import LoopbackOpenAI, Reply, marked_tools, scripted, text_of
 
@@ -105,6 +107,30 @@ class TestTurns:
             agent_of(server, middleware).invoke(asked("I live in Oslo."), on("t"))
             agent_of(server, middleware).invoke(asked("Where do I live?"), on("t"))
         assert ("user", "I live in Oslo.") in shown(server)
+
+    def test_a_client_that_sends_all_of_it_without_ids_is_known_again(self, server):
+        talk = []
+        with context() as (manager, middleware):
+            agent = agent_of(server, middleware)
+            for text in ("I live in Oslo.", TOOLS_QUESTION, "Where do I live?"):
+                talk.append({"role": "user", "content": text})
+                final = agent.invoke({"messages": talk}, on("t"))
+                talk = [message.model_copy(update={"id": None}) for message in final["messages"]]
+                assert said(manager.history(scope=scope())) == said(final["messages"])
+            assert len(shown(server)) == 1 + len(talk) - 1
+            edited = [*talk[:-2], {"role": "user", "content": "And in short?"}]
+            agent.invoke({"messages": edited}, on("t"))
+            assert ("user", "Where do I live?") not in shown(server)
+            assert len(manager.history(scope=scope())) == len(talk) + 2
+
+    def test_a_preamble_with_each_question_does_not_fork_the_thread(self, server):
+        with context() as (_, middleware):
+            for text in ("I live in Oslo.", "My cat is called Zorro.", "Where do I live?"):
+                agent = create_agent(chat(server), [], middleware=[middleware])
+                agent.invoke({"messages": [("system", "Be brief."), ("user", text)]}, on("t"))
+        assert [role for role, _ in shown(server)].count("system") == 1
+        assert ("user", "I live in Oslo.") in shown(server)
+        assert ("user", "My cat is called Zorro.") in shown(server)
 
     def test_reasoning_and_opaque_blocks_of_the_turn_are_as_the_model_sent_them(self):
         seen = []
@@ -474,8 +500,6 @@ class TestOtherMiddleware:
             Reply(calls=(("Verdict", {"verdict": "no", "reasons": []}),)),
         )
         with context() as (manager, middleware):
-            from langchain.agents.structured_output import ToolStrategy
-
             agent = agent_of(
                 server,
                 middleware,
@@ -571,10 +595,6 @@ class TestImports:
 
 def test_system_messages_in_the_state_lead_where_there_is_no_prompt(server):
     with context() as (_, middleware):
-        from langchain.agents import create_agent
-
-        from tests.integration.agents import chat
-
         agent = create_agent(
             chat(server), [], middleware=[middleware], checkpointer=InMemorySaver()
         )
