@@ -124,7 +124,7 @@ class TestBreakingOut:
         raw.execute("CREATE TEMP TABLE copied AS SELECT * FROM ctxmgr.records")
         assert len(rows(raw, "SELECT * FROM copied")) == 1
 
-    def test_listing_tenants_lists_names_and_erasures_alone(self, raw):
+    def test_listing_tenants_lists_names_erasures_and_marks_alone(self, raw):
         raw.execute("SELECT set_config('ctxmgr.list_tenants', 'on', true)")
         assert rows(raw, "SELECT tenant_id FROM tenants ORDER BY 1") == [("acme",), ("globex",)]
         assert rows(raw, "SELECT thread_id FROM erasures") == [("gone",)]
@@ -132,8 +132,10 @@ class TestBreakingOut:
             raw.execute("UPDATE tenants SET tenant_id = 'x' WHERE tenant_id = 'globex'").rowcount
             == 0
         )
-        assert raw.execute("DELETE FROM erasures WHERE tenant_id = 'globex'").rowcount == 0
-        for table in set(TABLES) - {"tenants", "erasures"}:
+        for table in ("erasures", "marks"):
+            statement = sql.SQL("DELETE FROM {} WHERE tenant_id = 'globex'")
+            assert raw.execute(statement.format(sql.Identifier(table))).rowcount == 0
+        for table in set(TABLES) - {"tenants", "erasures", "marks"}:
             statement = sql.SQL("SELECT tenant_id FROM {}").format(sql.Identifier(table))
             assert {tenant for (tenant,) in raw.execute(statement)} <= {"acme"}
 
