@@ -17,11 +17,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from datetime import timedelta
-from types import TracebackType
 from typing import Final, Self
 
 import psycopg
 
+from langchain_ctxmgr.closable import Closable
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn
 from langchain_ctxmgr.storage import postgres_audit as audit
@@ -52,7 +52,7 @@ _QUICK_ROWS: Final = 64
 _QUICK_CHARS: Final = 65_536
 
 
-class PostgresLog:
+class PostgresLog(Closable):
     """A `MessageLog` in the database at `url`; nothing is connected until first use.
 
     Threads, tasks of several event loops, forked children and other processes may all use
@@ -89,25 +89,9 @@ class PostgresLog:
         self.setup()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     async def __aenter__(self) -> Self:
         await self.asetup()
         return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     def setup(self) -> None:
         """Create or update the tables; also done on first use."""

@@ -12,9 +12,9 @@ import os
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from datetime import timedelta
 from sqlite3 import Connection
-from types import TracebackType
 from typing import Final, Self
 
+from langchain_ctxmgr.closable import Closable
 from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn
 from langchain_ctxmgr.storage import sqlite_progress as progress
 from langchain_ctxmgr.storage import sqlite_reads as reads
@@ -44,7 +44,7 @@ _QUICK_TURNS: Final = 512
 _PAGE: Final = 256
 
 
-class SqliteLog:
+class SqliteLog(Closable):
     """A `MessageLog` in the file at `path`, made on first use with its folder.
 
     Threads, tasks, forked children and other processes may all use it. A writer waits up
@@ -63,14 +63,6 @@ class SqliteLog:
     def __enter__(self) -> Self:
         self.setup()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def setup(self) -> None:
         """Create or update the tables; also done on first use."""
