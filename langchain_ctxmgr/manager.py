@@ -67,6 +67,7 @@ from langchain_ctxmgr.view.builder import ViewBuilder
 from langchain_ctxmgr.view.frame import Summarizer, ViewParts
 
 if TYPE_CHECKING:
+    from langchain_ctxmgr.chat_history import ContextChatMessageHistory
     from langchain_ctxmgr.folder import Folder
 
 
@@ -356,6 +357,39 @@ class ContextManager(Closable):
     ) -> list[BaseMessage]:
         """`recorded` on an event loop."""
         return await arun(self._preparer.recorded(messages, self._thread(scope)))
+
+    def recent(self, *, scope: Scope, max_tokens: int | None = None) -> list[BaseMessage]:
+        """The newest part of a thread, verbatim, without its system messages; for a prompt.
+
+        It opens with a user message and holds calls only with their results. Its start moves
+        in steps of half its size, so that between two steps each reading extends the last.
+
+        Args:
+            scope: The thread.
+            max_tokens: Most that it takes; by default half of what the budget gives a prompt.
+
+        Raises:
+            LogError: If the log cannot be read, or could not a moment ago.
+            ValueError: If an argument is not what it must be.
+        """
+        return run(self._preparer.recent(self._thread(scope), max_tokens))
+
+    async def arecent(self, *, scope: Scope, max_tokens: int | None = None) -> list[BaseMessage]:
+        """`recent` on an event loop."""
+        return await arun(self._preparer.recent(self._thread(scope), max_tokens))
+
+    def chat_history(self, session_id: str) -> ContextChatMessageHistory:
+        """The thread `session_id` as `RunnableWithMessageHistory` takes it, for one run.
+
+        For a manager that is bound to a tenant; elsewhere make a `ContextChatMessageHistory`
+        with a scope that names one.
+
+        Raises:
+            ValueError: If `session_id` is no id.
+        """
+        from langchain_ctxmgr.chat_history import ContextChatMessageHistory
+
+        return ContextChatMessageHistory(self, self._thread(Scope(thread_id=session_id)))
 
     @property
     def listeners(self) -> tuple[Listener, ...]:

@@ -34,6 +34,7 @@ from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.view.builder import View, ViewBuilder
 from langchain_ctxmgr.view.frame import ViewRequest
 from langchain_ctxmgr.view.outcome import announce, context_of
+from langchain_ctxmgr.view.recent import recent
 
 T = TypeVar("T")
 
@@ -174,6 +175,14 @@ class Preparer:
     def recorded(self, messages: Sequence[BaseMessage], scope: Scope) -> Plan[list[BaseMessage]]:
         """See `ContextManager.recorded`."""
         return (yield from self._asked(self._recorded(messages, scope)))
+
+    def recent(self, scope: Scope, max_tokens: int | None) -> Plan[list[BaseMessage]]:
+        """See `ContextManager.recent`."""
+        limit = limit_of(max_tokens, self.budget)
+        if max_tokens is None:
+            limit = max(1, limit // 2)
+        yield from self.recorder.replay()
+        return (yield from self._asked(recent(self.log, scope, limit, self.counter)))
 
     def _asked(self, plan: Plan[T]) -> Plan[T]:
         """What `plan` gives of the log, which is left alone for a while once it failed."""

@@ -417,7 +417,7 @@ class TestArguments:
             for name, method in inspect.getmembers(ContextManager, inspect.isfunction)
             if not name.startswith("_")
         }
-        in_place = {"analyze", "open"}
+        in_place = {"analyze", "chat_history", "open"}
         twins = {name for name in public if not (name[0] == "a" and name[1:] in public)} - in_place
         for name in twins:
             blocking, waiting = (inspect.signature(public[n]) for n in (name, f"a{name}"))
