@@ -16,7 +16,7 @@ from langchain_core.messages import BaseMessage, message_chunk_to_message
 from langchain_ctxmgr._plans import Plan, arun, call, run
 from langchain_ctxmgr.errors import LogError
 from langchain_ctxmgr.events import Degraded, Listener, emit
-from langchain_ctxmgr.intake import messages_of, positive
+from langchain_ctxmgr.intake import messages_of, positive, with_ids
 from langchain_ctxmgr.records import Scope
 
 
@@ -137,7 +137,7 @@ class ContextChatMessageHistory(BaseChatMessageHistory):
     def _add(self, messages: Sequence[BaseMessage]) -> Plan[None]:
         # A streamed answer comes as the sum of its chunks; what is kept is the message.
         whole = [message_chunk_to_message(cast("Any", each)) for each in messages_of(messages)]
-        yield from call(self._manager.record, whole, scope=self._scope)
+        yield from call(self._manager.record, with_ids(whole), scope=self._scope)
         self._read = None
 
     def _clear(self) -> Plan[None]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import repeat
 from typing import TypeAlias, cast
+from uuid import uuid4
 
 from langchain_core.messages import (
     BaseMessage,
@@ -61,6 +62,14 @@ def messages_of(messages: Messages) -> list[BaseMessage]:
             )
         taken += made
     return taken
+
+
+def with_ids(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """The messages, those without an id under a new one; what was handed in stays as it is."""
+    return [
+        message if message.id else message.model_copy(update={"id": str(uuid4())})
+        for message in messages
+    ]
 
 
 def _is_role_and_text(messages: object) -> bool:

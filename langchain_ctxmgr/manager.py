@@ -342,21 +342,32 @@ class ContextManager(Closable):
         """`message` on an event loop."""
         return await arun(self._preparer.message(name, self._thread(scope)))
 
-    def recorded(self, messages: Sequence[BaseMessage], *, scope: Scope) -> list[BaseMessage]:
-        """The beginning of a thread's newest branch that says what `messages` begin with.
+    def recorded(
+        self, messages: Sequence[BaseMessage], *, scope: Scope, newest_turn: bool = False
+    ) -> list[BaseMessage]:
+        """What of `messages`, from their beginning on, a thread's newest branch says too.
 
-        As recorded, under the ids it was recorded with; those of `messages` do not count.
+        As recorded, under the ids it was recorded with, up to a message without one; those of
+        `messages` do not count.
+
+        Args:
+            messages: What may be recorded, oldest first.
+            scope: The thread.
+            newest_turn: Compare with what is recorded from the newest user message on, rather
+                than from the beginning of the branch.
 
         Raises:
             LogError: If the log cannot be read, or could not a moment ago.
         """
-        return run(self._preparer.recorded(messages, self._thread(scope)))
+        return run(self._preparer.recorded(messages, self._thread(scope), newest_turn=newest_turn))
 
     async def arecorded(
-        self, messages: Sequence[BaseMessage], *, scope: Scope
+        self, messages: Sequence[BaseMessage], *, scope: Scope, newest_turn: bool = False
     ) -> list[BaseMessage]:
         """`recorded` on an event loop."""
-        return await arun(self._preparer.recorded(messages, self._thread(scope)))
+        return await arun(
+            self._preparer.recorded(messages, self._thread(scope), newest_turn=newest_turn)
+        )
 
     def recent(self, *, scope: Scope, max_tokens: int | None = None) -> list[BaseMessage]:
         """The newest part of a thread, verbatim, without its system messages; for a prompt.

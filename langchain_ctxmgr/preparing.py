@@ -32,6 +32,7 @@ from langchain_ctxmgr.recording import Recorder
 from langchain_ctxmgr.records import Branch, PreparedContext, Scope
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.view.builder import View, ViewBuilder
+from langchain_ctxmgr.view.current_turn import question_before
 from langchain_ctxmgr.view.frame import ViewRequest
 from langchain_ctxmgr.view.outcome import announce, context_of
 from langchain_ctxmgr.view.recent import recent
@@ -172,9 +173,11 @@ class Preparer:
         """See `ContextManager.message`."""
         return (yield from self._asked(self._message(name, scope)))
 
-    def recorded(self, messages: Sequence[BaseMessage], scope: Scope) -> Plan[list[BaseMessage]]:
+    def recorded(
+        self, messages: Sequence[BaseMessage], scope: Scope, *, newest_turn: bool
+    ) -> Plan[list[BaseMessage]]:
         """See `ContextManager.recorded`."""
-        return (yield from self._asked(self._recorded(messages, scope)))
+        return (yield from self._asked(self._recorded(messages, scope, newest_turn)))
 
     def recent(self, scope: Scope, max_tokens: int | None) -> Plan[list[BaseMessage]]:
         """See `ContextManager.recent`."""
@@ -198,14 +201,20 @@ class Preparer:
             self.log_breaker.worked()
             return given
 
-    def _recorded(self, messages: Sequence[BaseMessage], scope: Scope) -> Plan[list[BaseMessage]]:
+    def _recorded(
+        self, messages: Sequence[BaseMessage], scope: Scope, newest_turn: bool
+    ) -> Plan[list[BaseMessage]]:
         branch = yield from call(self.log.branch, scope)
-        if branch.head is None:
+        asked = None
+        if newest_turn:
+            asked = yield from question_before(self.log, branch, None)
+        if branch.head is None or (newest_turn and asked is None):
             return []
-        records = yield from call(self.log.read, branch, limit=len(messages))
+        start = 0 if asked is None else asked.slot
+        records = yield from call(self.log.read, branch, from_slot=start, limit=len(messages))
         pairs = zip(records, messages, strict=False)
-        same = takewhile(lambda pair: _says(pair[0].message) == _says(pair[1]), pairs)
-        return [record.message for record, _ in same if record.message.id]
+        same = takewhile(lambda pair: _is_same(pair[0].message, pair[1]), pairs)
+        return [record.message for record, _ in same]
 
     def _message(self, name: str | int, scope: Scope) -> Plan[BaseMessage | None]:
         if isinstance(name, str):
@@ -217,6 +226,11 @@ class Preparer:
         branch = yield from call(self.log.branch, scope)
         found = yield from call(self.log.read, branch, from_slot=name, before_slot=name + 1)
         return found[0].message if found else None
+
+
+def _is_same(recorded: BaseMessage, message: BaseMessage) -> bool:
+    """Whether a recorded message that has an id says what another one does."""
+    return bool(recorded.id) and _says(recorded) == _says(message)
 
 
 def _says(message: BaseMessage) -> tuple[object, ...]:

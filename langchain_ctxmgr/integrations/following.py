@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from typing import TypeAlias
 
 from langchain_core.messages import BaseMessage
@@ -132,7 +132,8 @@ class Follower:
             found = yield from call(self._manager.recorded, messages, scope=scope)
         except StorageError:
             return []
-        return found if any(role_of(message) == "ai" for message in found) else []
+        answered = messages[: len(found) + 1]  # a chain may not record its answers
+        return found if any(role_of(message) == "ai" for message in answered) else []
 
     def _unknown(
         self, scope: Scope, messages: Sequence[BaseMessage], recorded: str | None
@@ -169,6 +170,22 @@ def turn_of(messages: Sequence[BaseMessage]) -> int:
         if role_of(messages[place]) == "human":
             return place
     return len(messages)
+
+
+def identified(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+    """The messages, those without an id under one that is the same whenever it is made."""
+    if all(message.id for message in messages):
+        return messages
+    named: list[BaseMessage] = []
+    before = ""
+    for message in messages:
+        given = message
+        if not given.id:
+            digest = sha256(before.encode("utf-8", "surrogatepass") + encode(message)).hexdigest()
+            given = message.model_copy(update={"id": f"ctx-{digest[:32]}"})
+        before = str(given.id)
+        named.append(given)
+    return named
 
 
 def _key(scope: Scope, message: BaseMessage) -> Key:

@@ -8,27 +8,17 @@ shown again. The state's messages stay as they are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from typing import Any, cast
 
 from langchain_core.messages import BaseMessage
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 
 from langchain_ctxmgr._plans import Plan, arun, run
 from langchain_ctxmgr.intake import messages_of, positive, system_of, text_of, tools_of
-from langchain_ctxmgr.integrations.following import Follower
-from langchain_ctxmgr.integrations.scopes import scope_of_run
+from langchain_ctxmgr.integrations.following import Follower, identified
+from langchain_ctxmgr.integrations.scopes import runtime_here, scope_of_run
 from langchain_ctxmgr.manager import ContextManager
 from langchain_ctxmgr.records import Scope
-from langchain_ctxmgr.storage.codec import encode
-
-try:
-    from langgraph.config import get_config
-    from langgraph.runtime import get_runtime
-except ImportError as error:
-    raise ImportError(
-        "ContextNode needs langgraph: pip install 'langchain-ctxmgr[agents]'"
-    ) from error
 
 
 class ContextNode(Runnable[Any, dict[str, Any] | None]):
@@ -103,8 +93,7 @@ class ContextNode(Runnable[Any, dict[str, Any] | None]):
 
     def _update(self, state: Any, config: RunnableConfig | None) -> Plan[dict[str, Any] | None]:
         messages = identified(messages_of(_held(state, self._messages_key)))
-        runtime, own = _surroundings()
-        scope = scope_of_run(runtime, config or own, messages, default=self._default)
+        scope = scope_of_run(runtime_here(), ensure_config(config), messages, default=self._default)
         yield from self._follower.follow(scope, messages)
         if self._output_key is None:
             return None
@@ -114,31 +103,7 @@ class ContextNode(Runnable[Any, dict[str, Any] | None]):
         return {self._output_key: view.messages}
 
 
-def identified(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
-    """The messages, those without an id under one that is the same whenever it is made."""
-    if all(message.id for message in messages):
-        return messages
-    named: list[BaseMessage] = []
-    before = ""
-    for message in messages:
-        given = message
-        if not given.id:
-            digest = sha256(before.encode("utf-8", "surrogatepass") + encode(message)).hexdigest()
-            given = message.model_copy(update={"id": f"ctx-{digest[:32]}"})
-        before = str(given.id)
-        named.append(given)
-    return named
-
-
 def _held(state: Any, key: str) -> Any:
     if isinstance(state, Mapping):
         return cast("Mapping[str, Any]", state)[key]
     return getattr(state, key)
-
-
-def _surroundings() -> tuple[object, RunnableConfig]:
-    """The run's runtime and config; none outside of a graph."""
-    try:
-        return get_runtime(), get_config()
-    except RuntimeError:
-        return None, {}

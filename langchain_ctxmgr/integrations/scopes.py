@@ -49,6 +49,16 @@ def scope_of_run(
     return Scope(**found)
 
 
+def runtime_here() -> object:
+    """The runtime of the graph that this is called in; None outside of one."""
+    try:
+        from langgraph.runtime import get_runtime
+
+        return get_runtime()
+    except (ImportError, RuntimeError, KeyError):
+        return None
+
+
 def is_nested(config: RunnableConfig) -> bool:
     """Whether a run happens inside a node of another one."""
     given = cast("Mapping[str, Any]", config.get("configurable") or {})

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import operator
-import subprocess
-import sys
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
@@ -281,21 +279,6 @@ class TestCheckpointers:
     @staticmethod
     def fresh(tmp_path):
         return context(path=tmp_path / "data")
-
-
-class TestImports:
-    @pytest.mark.parametrize(("missing", "expected"), [("langgraph", "agents"), ("langchain", "")])
-    def test_only_langgraph_is_needed(self, missing, expected):
-        code = (
-            f"import sys; sys.modules[{missing!r}] = None\n"
-            "try:\n    import langchain_ctxmgr.integrations.nodes\n"
-            "except ImportError as error:\n    print(error)\n"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
-        assert expected in done.stdout
-        assert bool(done.stdout) is bool(expected)
 
 
 def test_a_scope_without_a_graph(manager):
