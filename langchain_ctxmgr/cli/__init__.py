@@ -7,34 +7,31 @@ output is for programs. Errors are one line; the exit code is 1, or 2 for wrong 
 from __future__ import annotations
 
 import logging
-import os
 import sys
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
-from datetime import datetime
-from hashlib import sha256
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from typer.core import TyperGroup
 
-from langchain_ctxmgr.cli import output
+from langchain_ctxmgr.cli import evaluate, output
+from langchain_ctxmgr.cli.opening import existing, opened, progress, record_in
+from langchain_ctxmgr.cli.options import (
+    DATA,
+    MODEL,
+    AnyThread,
+    Choice,
+    Data,
+    Embeddings,
+    File,
+    Json,
+    Model,
+    Tenant,
+    Thread,
+)
 from langchain_ctxmgr.cli.servers import Servers, servers
-
-if TYPE_CHECKING:
-    from langchain_core.messages import BaseMessage
-
-    from langchain_ctxmgr.events import Event
-    from langchain_ctxmgr.importers import Conversation
-    from langchain_ctxmgr.manager import ContextManager
-    from langchain_ctxmgr.records import Scope
-
-_BATCH = 64
-"""Messages recorded between two steps of the progress bar."""
 
 
 class _Commands(TyperGroup):
@@ -62,48 +59,8 @@ app = typer.Typer(
 
 migrations = typer.Typer(help="Move what is kept to another place.", no_args_is_help=True)
 app.add_typer(migrations, name="migrate")
+app.add_typer(evaluate.app, name="evaluate")
 
-_File = Annotated[
-    Path,
-    typer.Argument(
-        metavar="FILE",
-        help="OpenAI chat messages, serialised LangChain messages, a ChatGPT export or a "
-        "LoCoMo file, as JSON or JSON Lines.",
-    ),
-]
-_Choice = Annotated[
-    str | None,
-    typer.Option("--conversation", help="Title or number, where FILE holds several."),
-]
-_Data = Annotated[
-    Path, typer.Option("--data", envvar="CTXMGR_DATA", help="Folder of the log and its index.")
-]
-_Tenant = Annotated[
-    str, typer.Option("--tenant", envvar="CTXMGR_TENANT", help="Whose conversations.")
-]
-_Thread = Annotated[
-    str, typer.Option("--thread", envvar="CTXMGR_THREAD", help="Which conversation.")
-]
-_AnyThread = Annotated[
-    str | None,
-    typer.Option("--thread", envvar="CTXMGR_THREAD", help="Which conversation; all when left out."),
-]
-_Model = Annotated[
-    str,
-    typer.Option("--model", envvar="CTXMGR_MODEL", help="Decides tokenizer, window and price."),
-]
-_Embeddings = Annotated[
-    str | None,
-    typer.Option(
-        "--embeddings",
-        envvar="CTXMGR_EMBEDDINGS",
-        help="sentence-transformers:<name or path> or openai:<name>; keyword recall without.",
-    ),
-]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-_DATA_DEFAULT = Path("ctxmgr-data")
-_MODEL_DEFAULT = "gpt-4o-mini"
 _FOLDER = "folder"
 """Where vectors are that are on no server."""
 
@@ -136,12 +93,12 @@ def _start(  # pyright: ignore[reportUnusedFunction] - typer calls it
 @app.command()
 def demo(
     *,
-    model: _Model = _MODEL_DEFAULT,
-    embeddings: _Embeddings = None,
+    model: Model = MODEL,
+    embeddings: Embeddings = None,
     keyword_only: Annotated[
         bool, typer.Option("--keyword-only", help="Leave an installed embedding model alone.")
     ] = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Record a long conversation, ask it questions at several budgets, show what is sent."""
     from langchain_ctxmgr.cli.checks import installed_embeddings
@@ -149,8 +106,8 @@ def demo(
 
     chosen = None if keyword_only else embeddings or installed_embeddings()
     conversation = demo_conversation()
-    with _opened(None, model=model, embeddings=chosen) as manager:
-        _record(manager, conversation, SCOPE)
+    with opened(None, model=model, embeddings=chosen) as manager:
+        record_in(manager, conversation, SCOPE)
         found = list(answers(manager, model=model))
     recall = "keyword and embeddings" if chosen else "keyword only"
     if as_json:
@@ -161,16 +118,16 @@ def demo(
 
 @app.command()
 def prepare(
-    file: _File,
+    file: File,
     *,
     question: Annotated[str, typer.Option("--question", "-q", help="What is asked next.")],
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", "-n", min=1, help="The budget; never exceeded.")
     ],
-    model: _Model = _MODEL_DEFAULT,
-    embeddings: _Embeddings = None,
-    conversation: _Choice = None,
-    as_json: _Json = False,
+    model: Model = MODEL,
+    embeddings: Embeddings = None,
+    conversation: Choice = None,
+    as_json: Json = False,
 ) -> None:
     """Show the context a model should see for a question about the conversation in FILE."""
     from langchain_core.messages import HumanMessage
@@ -180,8 +137,8 @@ def prepare(
 
     read = read_conversation(file, conversation=conversation)
     scope = Scope(tenant_id="file", thread_id="file")
-    with _opened(None, model=model, embeddings=embeddings) as manager:
-        _record(manager, read, scope)
+    with opened(None, model=model, embeddings=embeddings) as manager:
+        record_in(manager, read, scope)
         context = manager.prepare(scope=scope, query=HumanMessage(question), max_tokens=max_tokens)
     if as_json:
         output.print_json(output.context_json(context))
@@ -191,15 +148,15 @@ def prepare(
 
 @app.command()
 def record(
-    file: _File,
+    file: File,
     *,
-    tenant: _Tenant,
-    thread: _Thread,
-    data: _Data = _DATA_DEFAULT,
-    model: _Model = _MODEL_DEFAULT,
-    embeddings: _Embeddings = None,
-    conversation: _Choice = None,
-    as_json: _Json = False,
+    tenant: Tenant,
+    thread: Thread,
+    data: Data = DATA,
+    model: Model = MODEL,
+    embeddings: Embeddings = None,
+    conversation: Choice = None,
+    as_json: Json = False,
 ) -> None:
     """Record the conversation in FILE; what is there already is not recorded twice."""
     from langchain_ctxmgr.importers import read_conversation
@@ -207,8 +164,8 @@ def record(
 
     read = read_conversation(file, conversation=conversation)
     scope = Scope(tenant_id=tenant, thread_id=thread)
-    with _opened(data, model=model, embeddings=embeddings) as manager:
-        appended = _record(manager, read, scope)
+    with opened(data, model=model, embeddings=embeddings) as manager:
+        appended = record_in(manager, read, scope)
     total = len(read.messages)
     if as_json:
         output.print_json({"messages": total, "appended": appended})
@@ -220,21 +177,21 @@ def record(
 def recall(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     *,
-    tenant: _Tenant,
-    thread: _AnyThread = None,
-    data: _Data = _DATA_DEFAULT,
+    tenant: Tenant,
+    thread: AnyThread = None,
+    data: Data = DATA,
     k: Annotated[int, typer.Option("-k", min=1, help="How many at most.")] = 8,
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", "-n", min=1, help="Their tokens at most.")
     ] = None,
-    embeddings: _Embeddings = None,
-    as_json: _Json = False,
+    embeddings: Embeddings = None,
+    as_json: Json = False,
 ) -> None:
     """Show the recorded messages that speak to QUERY, the best first."""
     from langchain_ctxmgr.records import Scope
 
     scope = Scope(tenant_id=tenant, thread_id=thread)
-    with _opened(_existing(data), embeddings=embeddings) as manager:
+    with opened(existing(data), embeddings=embeddings) as manager:
         memories = manager.recall(query, scope=scope, k=k, max_tokens=max_tokens)
     if as_json:
         output.print_json([output.memory_json(memory) for memory in memories])
@@ -243,16 +200,14 @@ def recall(
 
 
 @app.command()
-def history(
-    *, tenant: _Tenant, thread: _Thread, data: _Data = _DATA_DEFAULT, as_json: _Json = False
-) -> None:
+def history(*, tenant: Tenant, thread: Thread, data: Data = DATA, as_json: Json = False) -> None:
     """Print everything ever recorded in a thread; as JSON Lines that FILE arguments take."""
     from langchain_ctxmgr.folder import log_in
     from langchain_ctxmgr.records import Scope
 
     console = output.console()
     scope = Scope(tenant_id=tenant, thread_id=thread)
-    with closing(log_in(_existing(data))) as log:
+    with closing(log_in(existing(data))) as log:
         entry = None
         for entry in log.history(scope):
             if as_json:
@@ -264,9 +219,9 @@ def history(
 
 
 @app.command()
-def verify(*, data: _Data = _DATA_DEFAULT, as_json: _Json = False) -> None:
+def verify(*, data: Data = DATA, as_json: Json = False) -> None:
     """Check the log for tampering and gaps; exit code 1 if there are any."""
-    with _opened(_existing(data)) as manager:
+    with opened(existing(data)) as manager:
         found = manager.verify()
     if as_json:
         output.print_json(
@@ -281,13 +236,11 @@ def verify(*, data: _Data = _DATA_DEFAULT, as_json: _Json = False) -> None:
 
 
 @app.command()
-def reindex(
-    *, data: _Data = _DATA_DEFAULT, embeddings: _Embeddings = None, as_json: _Json = False
-) -> None:
+def reindex(*, data: Data = DATA, embeddings: Embeddings = None, as_json: Json = False) -> None:
     """Build the vectors anew from the log."""
     with (
-        _opened(_existing(data), embeddings=embeddings) as manager,
-        _progress("indexing") as advance,
+        opened(existing(data), embeddings=embeddings) as manager,
+        progress("indexing") as advance,
     ):
         done = manager.reindex(progress=advance)
     if as_json:
@@ -310,9 +263,9 @@ def vectors(
         str | None,
         typer.Option("--api-key", envvar="CTXMGR_QDRANT_API_KEY", help="If not in the URL."),
     ] = None,
-    data: _Data = _DATA_DEFAULT,
-    embeddings: _Embeddings = None,
-    as_json: _Json = False,
+    data: Data = DATA,
+    embeddings: Embeddings = None,
+    as_json: Json = False,
 ) -> None:
     """Copy the vectors from the folder to a Qdrant server, or back. Broken off, run it again.
 
@@ -323,9 +276,9 @@ def vectors(
     if (to == _FOLDER) == (source == _FOLDER):
         raise ValueError("one of --to and --from must be a Qdrant URL, the other the folder")
     url = to if source == _FOLDER else source
-    with _progress("moving") as advance:
+    with progress("moving") as advance:
         moved = move_vectors(
-            _existing(data),
+            existing(data),
             url,
             api_key=api_key,
             embeddings=embeddings,
@@ -344,11 +297,11 @@ def vectors(
 @app.command()
 def doctor(
     *,
-    data: _Data = _DATA_DEFAULT,
+    data: Data = DATA,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch the vocabularies that are missing.")
     ] = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Say what works, what is degraded and how to mend it."""
     from langchain_ctxmgr.budget.vocabulary import download_vocabulary, has_vocabulary
@@ -372,105 +325,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__
-
-
-# Opening and recording
-
-
-@contextmanager
-def _opened(
-    data: Path | None,
-    *,
-    model: str = _MODEL_DEFAULT,
-    embeddings: str | None = None,
-) -> Generator[ContextManager]:
-    from langchain_ctxmgr.manager import ContextManager
-
-    if embeddings is not None:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours is shown instead
-    told: set[str] = set()
-
-    def tell(event: Event) -> None:
-        from langchain_ctxmgr.events import Degraded
-
-        if isinstance(event, Degraded) and event.part not in told:
-            told.add(event.part)
-            typer.echo(f"note: {event.part}: {event.reason}; {event.fallback}", err=True)
-
-    named = servers.get()
-    with ExitStack() as stack:
-        if named.log is None and named.vectors is None:
-            manager = ContextManager.open(
-                data, model=model, embeddings=embeddings, cache=named.cache, listeners=(tell,)
-            )
-        else:
-            from langchain_ctxmgr.folder import log_in
-
-            manager = ContextManager(
-                log=named.log or stack.enter_context(log_in(data or _DATA_DEFAULT)),
-                vectors=named.vectors,
-                cache=named.cache,
-                model=model,
-                embeddings=embeddings,
-                listeners=(tell,),
-            )
-        yield stack.enter_context(manager)
-
-
-def _existing(data: Path) -> Path:
-    """`data`, where something was recorded: looking must not make an empty folder."""
-    from langchain_ctxmgr.folder import LOG_FILE
-
-    if servers.get().log is None and not (data / LOG_FILE).is_file():
-        raise ValueError(f"nothing is recorded in {data}; --data names the folder")
-    return data
-
-
-def _record(manager: ContextManager, conversation: Conversation, scope: Scope) -> int:
-    """Record in batches; how many messages were new."""
-    messages = _identified(conversation.messages)
-    times = _without_gaps(conversation.at)
-    appended = 0
-    with _progress("recording") as advance:
-        for start in range(0, len(messages), _BATCH):
-            batch = messages[start : start + _BATCH]
-            at = times[start : start + _BATCH] if times else None
-            appended += len(manager.record(batch, scope=scope, at=at))
-            advance(start + len(batch), len(messages))
-    return appended
-
-
-def _identified(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """The messages, each with an id, so that a file recorded twice is in the log once."""
-    return [
-        message
-        if message.id
-        else message.model_copy(update={"id": f"file-{_content_id(number, message)}"})
-        for number, message in enumerate(messages)
-    ]
-
-
-def _content_id(number: int, message: BaseMessage) -> str:
-    content = f"{number} {message!r}".encode("utf-8", "surrogatepass")
-    return sha256(content).hexdigest()[:24]
-
-
-def _without_gaps(times: Sequence[datetime | None]) -> list[datetime]:
-    """The times, with the nearest earlier one where a message has none; empty without any."""
-    known = next((at for at in times if at is not None), None)
-    filled: list[datetime] = []
-    for at in times:
-        known = at or known
-        if known is not None:
-            filled.append(known)
-    return filled
-
-
-@contextmanager
-def _progress(label: str) -> Generator[Callable[[int, int], None]]:
-    console = Console(stderr=True)
-    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    with bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

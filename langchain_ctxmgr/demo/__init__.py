@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from langchain_core.messages import BaseMessage, HumanMessage
 
+from langchain_ctxmgr.evaluation.measure import folded, view_text
 from langchain_ctxmgr.importers import Conversation, read_conversation
 from langchain_ctxmgr.records import PreparedContext, Scope
 
@@ -108,5 +109,5 @@ def _standing(
     ids: Iterable[str], said: Mapping[str, BaseMessage], view: Iterable[BaseMessage]
 ) -> tuple[str, ...]:
     """Those of `ids` whose text stands in the view, white space aside."""
-    shown = " ".join(" ".join(message.text for message in view).split())
-    return tuple(name for name in ids if " ".join(said[name].text.split()) in shown)
+    shown = view_text(view)
+    return tuple(name for name in ids if folded(said[name].text) in shown)

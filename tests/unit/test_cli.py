@@ -216,6 +216,58 @@ class TestRecordAndLookUp:
         assert owner["mend"]
 
 
+class TestEvaluate:
+    @pytest.fixture(autouse=True)
+    def recorded(self, folder: Path) -> None:
+        ctxmgr("record", "chat.json", *SHOP)
+
+    @pytest.fixture
+    def questions(self, folder: Path) -> str:
+        first, *_ = ctxmgr("history", *SHOP, "--json").splitlines()
+        name = json.loads(first)["data"]["id"]
+        asked = [
+            {"question": "What is the gate code?", "evidence": [name], "category": "codes"},
+            {"question": "Who sold the gate?", "evidence": [name], "adversarial": True},
+        ]
+        lines = "".join(f"{json.dumps(each)}\n" for each in asked)
+        (folder / "questions.jsonl").write_text(lines, encoding="utf-8")
+        return "questions.jsonl"
+
+    def test_recall_on_the_recorded_conversation(self, questions: str):
+        shown = as_json("evaluate", "recall", questions, *SHOP, "-n", "300", "-n", "600")
+        assert list(shown["budgets"]) == ["300", "600"]
+        assert shown["budgets"]["300"]["recall"] == 1.0
+        assert shown["budgets"]["300"]["categories"]["codes"]["n"] == 1
+        assert shown["budgets"]["300"]["adversarial"]["n"] == 1
+        assert [answer["max_tokens"] for answer in shown["answers"]] == [300, 600, 300, 600]
+
+    def test_recall_as_a_table(self, questions: str):
+        shown = ctxmgr("evaluate", "recall", questions, *SHOP)
+        for words in ("codes", "wrong premise", "1.000 to 1.000", "4,000"):
+            assert words in shown
+
+    def test_evidence_that_is_not_recorded_is_one_line(self, folder: Path):
+        line = json.dumps({"question": "Who?", "evidence": ["nobody"]})
+        (folder / "wrong.jsonl").write_text(line, encoding="utf-8")
+        said = ctxmgr("evaluate", "recall", "wrong.jsonl", *SHOP, code=1)
+        assert said == "error: evidence 'nobody' is no message of thread 't1'\n"
+
+    def test_needles_are_found_and_drawn(self, folder: Path):
+        options = ("--longest", "2000", "--lengths", "2", "--depths", "3")
+        shown = as_json("evaluate", "needle", *options, "--picture", "map.png")
+        assert shown["found"] == len(shown["cells"]) == 6
+        assert (folder / "map.png").read_bytes()[:4] == b"\x89PNG"
+        assert "6 of 6 found in 2,000 tokens" in ctxmgr("evaluate", "needle", *options)
+
+    def test_needles_in_a_file_of_ones_own(self, folder: Path):
+        options = ("--haystack", "chat.json", "--longest", "20", "--lengths", "1", "--depths", "1")
+        assert as_json("evaluate", "needle", *options)["found"] == 1
+
+    def test_a_picture_that_cannot_be_drawn_is_told_first(self, folder: Path):
+        said = ctxmgr("evaluate", "needle", "--picture", "map.txt", code=1)
+        assert said.startswith("error: path must end in .png, .svg, .pdf")
+
+
 class TestDoctor:
     def test_it_looks_at_every_part(self, folder: Path):
         names = {check["name"] for check in as_json("doctor")}
