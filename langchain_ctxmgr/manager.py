@@ -408,7 +408,13 @@ class ContextManager(Closable):
         return self._listeners
 
     def recall(
-        self, query: str, *, scope: Scope, k: int = 8, max_tokens: int | None = None
+        self,
+        query: str,
+        *,
+        scope: Scope,
+        k: int = 8,
+        max_tokens: int | None = None,
+        explain: bool = False,
     ) -> list[Memory]:
         """The recorded messages that answer a question, best first.
 
@@ -418,20 +424,28 @@ class ContextManager(Closable):
                 thread only its newest branch is searched.
             k: Most messages.
             max_tokens: Most that they may cost together when shown.
+            explain: Whether each comes with its `explanation`: its rank, and what each arm
+                and cue adds to its score, with the arm's own score and in words.
 
         Raises:
             ValueError: If an argument is not what it must be.
         """
-        return run(self._recalled(query, scope, k, max_tokens))
+        return run(self._recalled(query, scope, k, max_tokens, explain=explain))
 
     async def arecall(
-        self, query: str, *, scope: Scope, k: int = 8, max_tokens: int | None = None
+        self,
+        query: str,
+        *,
+        scope: Scope,
+        k: int = 8,
+        max_tokens: int | None = None,
+        explain: bool = False,
     ) -> list[Memory]:
         """`recall` on an event loop."""
-        return await arun(self._recalled(query, scope, k, max_tokens))
+        return await arun(self._recalled(query, scope, k, max_tokens, explain=explain))
 
     def _recalled(
-        self, query: str, scope: Scope, k: int, max_tokens: int | None
+        self, query: str, scope: Scope, k: int, max_tokens: int | None, *, explain: bool
     ) -> Plan[list[Memory]]:
         where = self._scope(scope)
         text = text_of("query", query)
@@ -442,7 +456,13 @@ class ContextManager(Closable):
         if where.thread_id is not None:
             branch = yield from call(self._log.branch, where)
         found = yield from self._recall.find(
-            where, text, asked_at=asked_at, branch=branch, max_tokens=limit, k=most
+            where,
+            text,
+            asked_at=asked_at,
+            branch=branch,
+            max_tokens=limit,
+            k=most,
+            explain=explain,
         )
         return list(found.memories)
 

@@ -185,7 +185,7 @@ class ReceiptItem:
     tokens: int = 0
     """What it costs in the view; for an item left out, what it would have cost."""
     arms: Mapping[str, float] = field(default_factory=dict[str, float])
-    """Each recall arm's own score."""
+    """What each arm and cue of recall adds to `score`, which is their sum."""
 
 
 class Receipt(tuple[ReceiptItem, ...]):
@@ -205,6 +205,34 @@ class Receipt(tuple[ReceiptItem, ...]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Contribution:
+    """What one arm or cue of recall adds to a score."""
+
+    arm: str
+    """`dense`, `late`, `terms`, `session`, `speaker`, …"""
+    value: float
+    """Its part of the score: normalised over all candidates, and weighted."""
+    raw: float | None
+    """The arm's own score, such as a cosine; None where it has none, or not of this message."""
+    description: str
+    """What it rewards or holds against a message, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why a message has its score."""
+
+    score: float
+    """The sum of the contributions' values."""
+    rank: int
+    """Its place by score, from 1, among the candidates."""
+    candidates: int
+    """How many messages were weighed."""
+    contributions: tuple[Contribution, ...]
+    """Those that count, the largest first, whichever way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
     """A recalled message or fact, with where it came from."""
 
@@ -217,12 +245,16 @@ class Memory:
     speaker: str | None
     at: datetime
     score: float
+    """For this question alone: it cannot be held against another question's."""
     tokens: int
     slot: int
     session: int
     is_excerpt: bool = False
     """Whether `text` is cut from a longer message."""
     arms: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What each arm and cue adds to `score`, which is their sum."""
+    explanation: Explanation | None = None
+    """The same with each arm's own score and in words; None unless asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

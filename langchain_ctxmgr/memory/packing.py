@@ -15,7 +15,7 @@ from datetime import date
 from langchain_ctxmgr.analysis import message_text, sentences, terms
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.prompt.layout import Order, RecalledBlock
-from langchain_ctxmgr.records import LogRecord, Memory, Turn
+from langchain_ctxmgr.records import Explanation, LogRecord, Memory, Turn
 
 MIN_ROW_TOKENS = 10
 """With less room than this nothing worth showing fits."""
@@ -86,7 +86,13 @@ class Packing:
         at_least = turn.tokens - _SLACK_TOKENS
         return at_least <= self._left or self._must_be_cut(at_least)
 
-    def offer(self, record: LogRecord, score: float, arms: Mapping[str, float]) -> None:
+    def offer(
+        self,
+        record: LogRecord,
+        score: float,
+        arms: Mapping[str, float],
+        explanation: Explanation | None = None,
+    ) -> None:
         """Take the message of `record` if it fits."""
         text = message_text(record.message)
         if not text.strip():
@@ -104,6 +110,7 @@ class Packing:
             slot=record.slot,
             session=record.session,
             arms=arms,
+            explanation=explanation,
         )
         said = (memory.speaker, memory.role, memory.at.date(), text)
         twin = self._shown.get(said)

@@ -178,6 +178,7 @@ class Recall:
         shown: Collection[int] = (),
         max_tokens: int | None = None,
         k: int | None = None,
+        explain: bool = False,
     ) -> Plan[Recalled]:
         """The messages of `scope` that answer `question`.
 
@@ -191,6 +192,7 @@ class Recall:
             max_tokens: Most that the rendered block may cost. Without it messages are
                 ranked by relevance alone, with it by value for their tokens.
             k: Most messages.
+            explain: Whether each memory is given with its explanation.
 
         Raises:
             ValueError: If the scope has no tenant, or `before_slot` comes without a thread.
@@ -220,7 +222,7 @@ class Recall:
             return Recalled(memories=(), block="", tokens=0, carried={}, considered=())
         scored = score(named, turns, _arms(turns, hits), priced=max_tokens is not None)
         packing = Packing(self._counter, named.terms, max_tokens=max_tokens, k=k, order=self._order)
-        yield from self._pack(scope, turns, scored, packing)
+        yield from self._pack(scope, turns, scored, packing, explain=explain)
         return Recalled(
             memories=tuple(packing.memories),
             block=packing.block.render(),
@@ -367,7 +369,13 @@ class Recall:
         return turns
 
     def _pack(
-        self, scope: Scope, turns: Sequence[Turn], scored: Scored, packing: Packing
+        self,
+        scope: Scope,
+        turns: Sequence[Turn],
+        scored: Scored,
+        packing: Packing,
+        *,
+        explain: bool,
     ) -> Plan[None]:
         ranking: Iterator[int] = iter(np.argsort(-scored.total, kind="stable").tolist())
         while not packing.is_full:
@@ -382,7 +390,8 @@ class Recall:
             for record in (yield from call(self._log.fetch, scope, list(page))):
                 if not packing.is_full:
                     row = page[record.seq]
-                    packing.offer(record, *scored.of(row))
+                    explanation = scored.explained(row) if explain else None
+                    packing.offer(record, *scored.of(row), explanation)
 
 
 def _in_view(

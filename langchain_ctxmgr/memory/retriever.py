@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from dataclasses import asdict
+from typing import Any, Protocol, runtime_checkable
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
@@ -19,12 +20,14 @@ from langchain_ctxmgr.records import Memory, Scope
 class Recaller(Protocol):
     """What a `MemoryRetriever` asks: a `ContextManager`."""
 
-    def recall(self, query: str, *, scope: Scope, k: int, max_tokens: int | None) -> list[Memory]:
+    def recall(
+        self, query: str, *, scope: Scope, k: int, max_tokens: int | None, explain: bool
+    ) -> list[Memory]:
         """The memories of `scope` that answer `query`, best first."""
         ...
 
     async def arecall(
-        self, query: str, *, scope: Scope, k: int, max_tokens: int | None
+        self, query: str, *, scope: Scope, k: int, max_tokens: int | None, explain: bool
     ) -> list[Memory]:
         """`recall` on an event loop."""
         ...
@@ -35,7 +38,7 @@ class MemoryRetriever(BaseRetriever):
 
     Each document holds a message's text; its id is the message's, its metadata `id`,
     `thread_id`, `at` (aware datetime), `role`, `speaker`, `score`, `slot` and
-    `is_excerpt`. Best first.
+    `is_excerpt`, and the `explanation` where that is asked for. Best first.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
@@ -46,12 +49,16 @@ class MemoryRetriever(BaseRetriever):
     """Most documents."""
     max_tokens: int | None = None
     """Most tokens of all of them together, as shown in a prompt."""
+    explain: bool = False
+    """Whether each document says what its score is made of: `Explanation` as a dict."""
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun
     ) -> list[Document]:
         del run_manager
-        found = self.manager.recall(query, scope=self.scope, k=self.k, max_tokens=self.max_tokens)
+        found = self.manager.recall(
+            query, scope=self.scope, k=self.k, max_tokens=self.max_tokens, explain=self.explain
+        )
         return [_document(memory) for memory in found]
 
     async def _aget_relevant_documents(
@@ -59,23 +66,22 @@ class MemoryRetriever(BaseRetriever):
     ) -> list[Document]:
         del run_manager
         found = await self.manager.arecall(
-            query, scope=self.scope, k=self.k, max_tokens=self.max_tokens
+            query, scope=self.scope, k=self.k, max_tokens=self.max_tokens, explain=self.explain
         )
         return [_document(memory) for memory in found]
 
 
 def _document(memory: Memory) -> Document:
-    return Document(
-        id=memory.id,
-        page_content=memory.text,
-        metadata={
-            "id": memory.id,
-            "thread_id": memory.thread_id,
-            "at": memory.at,
-            "role": memory.role,
-            "speaker": memory.speaker,
-            "score": memory.score,
-            "slot": memory.slot,
-            "is_excerpt": memory.is_excerpt,
-        },
-    )
+    metadata: dict[str, Any] = {
+        "id": memory.id,
+        "thread_id": memory.thread_id,
+        "at": memory.at,
+        "role": memory.role,
+        "speaker": memory.speaker,
+        "score": memory.score,
+        "slot": memory.slot,
+        "is_excerpt": memory.is_excerpt,
+    }
+    if memory.explanation is not None:
+        metadata["explanation"] = asdict(memory.explanation)
+    return Document(id=memory.id, page_content=memory.text, metadata=metadata)

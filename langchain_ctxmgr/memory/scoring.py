@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from langchain_ctxmgr.analysis import Cue
 from langchain_ctxmgr.memory.dates import Period
 from langchain_ctxmgr.memory.query import GENERIC_NAMES, Question
-from langchain_ctxmgr.records import Turn
+from langchain_ctxmgr.records import Contribution, Explanation, Turn
 
 Column: TypeAlias = NDArray[np.float64]
 
@@ -110,16 +110,60 @@ WITH_TOKENS = Weights(
 KEYWORDS_ONLY = Weights(dense=0.0, dense_around=0.0, terms=0.5, bm25_around=0.1, session=0.3)
 
 
+DESCRIPTIONS = {
+    "dense": "similarity of the embedding",
+    "dense_around": "mean similarity of the message and its neighbours",
+    "terms": "words of the question in it, by rarity",
+    "bm25_around": "BM25 of the message and its neighbours",
+    "late": "how well its words meet those of the question",
+    "session": "best messages of its session",
+    "pairs": "adjacent words of the question that stand together",
+    "alone": "the only one with most of the question's rarity",
+    "after_question": "follows a question that matches",
+    "speaker": "spoken by the participant named",
+    "date": "said about when the question says",
+    "time": "says when, as the question asks",
+    "question": "asks rather than tells",
+    "machine": "written by an assistant or a tool",
+    "cost": "tokens to show it",
+}
+"""Each part of a score in words."""
+
+
 class Scored(NamedTuple):
     """The score of each candidate and the parts it is the sum of."""
 
     total: Column
     parts: Mapping[str, Column]
+    raw: Mapping[str, Column | None]
+    """The arms' own scores, by part; NaN where the arm did not find the candidate."""
 
     def of(self, row: int) -> tuple[float, dict[str, float]]:
         """The score of one candidate and its parts."""
         parts = {name: float(column[row]) for name, column in self.parts.items()}
         return float(self.total[row]), parts
+
+    def explained(self, row: int) -> Explanation:
+        """Why a candidate has its score."""
+        score, parts = self.of(row)
+        contributions = [
+            Contribution(
+                arm=name, value=value, raw=self._raw(name, row), description=DESCRIPTIONS[name]
+            )
+            for name, value in parts.items()
+            if value
+        ]
+        contributions.sort(key=lambda each: (-abs(each.value), each.arm))
+        return Explanation(
+            score=score,
+            rank=1 + int(np.count_nonzero(self.total > self.total[row])),
+            candidates=len(self.total),
+            contributions=tuple(contributions),
+        )
+
+    def _raw(self, name: str, row: int) -> float | None:
+        column = self.raw.get(name)
+        return None if column is None or np.isnan(column[row]) else float(column[row])
 
 
 def score(
@@ -172,7 +216,8 @@ def score(
     parts["machine"] = (w.machine + w.asked_machine * question.asks_machine) * table.machine()
     if priced:
         parts["cost"] = w.cost * np.log(table.tokens + ROW_TOKENS)
-    return Scored(np.sum(list(parts.values()), axis=0), parts)
+    raw = {"terms": arms.terms, "dense": arms.dense, "late": arms.late, "pairs": arms.pairs}
+    return Scored(np.sum(list(parts.values()), axis=0), parts, raw)
 
 
 def _weights(arms: Arms) -> Weights:

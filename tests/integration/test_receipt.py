@@ -111,3 +111,27 @@ def test_what_is_included_word_for_word_is_what_is_sent(manager):
     assert sent[1].startswith("summary-")
     assert included == ["system-1", "a", "h", "c", "r"]
     assert [sent[0], *sent[2:]] == ["system-1", "h", "c", "r"]
+
+
+class TestRecalled:
+    @pytest.fixture
+    def told(self, manager):
+        facts = [f"Parcel {n % 30} went to the depot." for n in range(60)]
+        manager.record([HumanMessage(fact) for fact in facts], scope=SCOPE)
+        return manager
+
+    def test_what_is_in_and_what_is_out_says_what_each_arm_adds(self, told):
+        context = told.prepare(scope=SCOPE, query="Where did parcel 7 go?", max_tokens=200)
+        weighed = [item for item in context.receipt if item.kind is ItemKind.RECALLED]
+        assert {item.included for item in weighed} == {True, False}
+        for item in weighed:
+            assert sum(item.arms.values()) == pytest.approx(item.score, abs=0.01)
+
+    async def test_recall_explains_itself_when_asked_to(self, told):
+        found = told.recall("Where did parcel 7 go?", scope=SCOPE, k=3, explain=True)
+        ranks = [memory.explanation.rank for memory in found]
+        assert ranks[0] == 1
+        assert ranks == sorted(ranks)
+        assert found == await told.arecall("Where did parcel 7 go?", scope=SCOPE, k=3, explain=True)
+        (plain,) = await told.arecall("Where did parcel 7 go?", scope=SCOPE, k=1)
+        assert plain.explanation is None

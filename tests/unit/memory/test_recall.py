@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from langchain_ctxmgr.memory.local import Encoded, Tokens
 from langchain_ctxmgr.memory.points import TIE_BREAK, keyword_vectors
 from langchain_ctxmgr.memory.recall import Recall, Recalled
 from langchain_ctxmgr.memory.retriever import MemoryRetriever
-from langchain_ctxmgr.records import Draft, Memory, Scope
+from langchain_ctxmgr.records import Contribution, Draft, Explanation, Memory, Scope
 from langchain_ctxmgr.storage.edge import EdgeVectorStore
 from langchain_ctxmgr.storage.message_log import IndexMarks
 from langchain_ctxmgr.storage.sqlite import SqliteLog
@@ -291,6 +292,26 @@ class TestRecall:
         assert {"terms", "dense", "session"} <= memory.arms.keys()
         assert sum(memory.arms.values()) == pytest.approx(memory.score, abs=0.01)
         assert (memory.slot, memory.speaker, memory.role) == (1, "Ben", "ai")
+
+    def test_each_memory_explains_its_score_when_asked_to(self, bench: Bench):
+        bench.say(*CHAT)
+        run(bench.indexer.catch_up(TENANT))
+        (plain,) = bench.find("What is the boat called?", k=1).memories
+        (memory,) = bench.find("What is the boat called?", k=1, explain=True).memories
+        assert plain.explanation is None
+        assert memory == replace(plain, explanation=memory.explanation)
+        why = memory.explanation
+        assert (why.score, why.rank, why.candidates) == (memory.score, 1, len(CHAT))
+        assert {each.arm: each.value for each in why.contributions} == {
+            arm: value for arm, value in memory.arms.items() if value
+        }
+        sizes = [abs(each.value) for each in why.contributions]
+        assert sizes == sorted(sizes, reverse=True)
+        own = {each.arm: each.raw for each in why.contributions}
+        assert own["terms"] > 0
+        assert 0 < own["dense"] <= 1
+        assert own["session"] is None
+        assert all(each.description for each in why.contributions)
 
     def test_words_that_nobody_said_recall_nothing(self, words_only: Bench):
         words_only.say(*CHAT)
@@ -698,7 +719,11 @@ class TestSharedIndex:
 
 
 class FakeManager:
-    def recall(self, query: str, *, scope: Scope, k: int, max_tokens: int | None) -> list[Memory]:
+    def recall(
+        self, query: str, *, scope: Scope, k: int, max_tokens: int | None, explain: bool
+    ) -> list[Memory]:
+        cosine = Contribution(arm="dense", value=1.5, raw=0.8, description="similarity")
+        why = Explanation(score=1.5, rank=1, candidates=9, contributions=(cosine,))
         return [
             Memory(
                 id="m1",
@@ -712,6 +737,7 @@ class FakeManager:
                 tokens=3,
                 slot=4,
                 session=0,
+                explanation=why if explain else None,
             )
         ]
 
@@ -734,6 +760,18 @@ class TestMemoryRetriever:
             "score": 1.5,
             "slot": 4,
             "is_excerpt": False,
+        }
+        assert await retriever.ainvoke("boat?") == [document]
+
+    async def test_documents_say_what_their_score_is_made_of(self):
+        retriever = MemoryRetriever(manager=FakeManager(), scope=SCOPE, explain=True)
+        (document,) = retriever.invoke("boat?")
+        cosine = {"arm": "dense", "value": 1.5, "raw": 0.8, "description": "similarity"}
+        assert document.metadata["explanation"] == {
+            "score": 1.5,
+            "rank": 1,
+            "candidates": 9,
+            "contributions": (cosine,),
         }
         assert await retriever.ainvoke("boat?") == [document]
 

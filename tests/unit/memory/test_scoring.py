@@ -133,3 +133,7 @@ class TestScore:
         assert np.isfinite(found.total).all()
         total, parts = found.of(0)
         assert abs(total - sum(parts.values())) < 0.01
+        why = found.explained(0)
+        assert why.score == total
+        assert abs(total - sum(each.value for each in why.contributions)) < 0.01
+        assert 1 <= why.rank <= why.candidates == len(cells)
