@@ -1,12 +1,13 @@
 """What does one turn cost as the thread grows?
 
 A turn is: record two messages, prepare at 4,000 tokens. Keyword recall only, so no
-encoder is in the time. Each thread length runs in a process of its own, for an honest
-memory figure. Peers on the same messages with the same exact token counter:
+encoder is in the time. Each thread is built once; every round then opens a copy of it in
+a process of its own, for an honest memory figure, all sizes in turn, so that what else the
+machine does falls on all of them. Peers on the same messages with the same exact token counter:
 `trim_messages` and the `before_model` step of LangChain's `SummarizationMiddleware`
 (its model answers at once, so this is its own work).
 
-    python benchmarks/hot_path.py [--sizes 100 1000 10000 100000] [--turns 60]
+    python benchmarks/hot_path.py [--sizes 100 1000 10000 100000] [--turns 60] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,9 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 
 from langchain_ctxmgr import ContextManager, Scope
 
+MODEL = "gpt-4o-mini"
 MAX_TOKENS = 4_000
+WARM_UP_TURNS = 5
 START = datetime(2026, 1, 5, 9, tzinfo=UTC)
 WORDS = [
     "harbour",
@@ -107,23 +110,29 @@ def thread(size: int) -> list[AnyMessage]:
     return [kinds[i % 2](sentence(rng, i), id=f"m{i}") for i in range(size)]
 
 
-def measure(size: int, turns: int) -> dict[str, Any]:
-    """Seconds a turn on a thread of `size` messages, and this process's memory."""
-    scope = Scope(tenant_id="bench", thread_id="t")
-    rng = random.Random(11)  # noqa: S311 - the same questions on every run
-    with tempfile.TemporaryDirectory() as folder:
-        manager = ContextManager.open(folder, model="gpt-4o-mini")
-        history = thread(size)
-        at = [START + timedelta(minutes=2 * i) for i in range(size)]
+SCOPE = Scope(tenant_id="bench", thread_id="t")
+
+
+def build(folder: Path, size: int) -> None:
+    """A thread of `size` messages in `folder`."""
+    history = thread(size)
+    at = [START + timedelta(minutes=2 * i) for i in range(size)]
+    with ContextManager.open(folder, model=MODEL) as manager:
         for start in range(0, size, 1_000):
-            manager.record(
-                history[start : start + 1_000], scope=scope, at=at[start : start + 1_000]
-            )
-        del history, at
-        before = report.memory_mib()
-        record: list[float] = []
-        prepare: list[float] = []
-        for turn in range(turns + 5):
+            piece = slice(start, start + 1_000)
+            manager.record(history[piece], scope=SCOPE, at=at[piece])
+
+
+def measure(folder: Path, size: int, turns: int) -> dict[str, Any]:
+    """Seconds a turn on the thread in `folder`, and this process's memory."""
+    rng = random.Random(11)  # noqa: S311 - the same questions on every run
+    record: list[float] = []
+    prepare: list[float] = []
+    with ContextManager.open(folder, model=MODEL) as manager:
+        before = 0.0
+        for turn in range(WARM_UP_TURNS + turns):
+            if turn == WARM_UP_TURNS:
+                before = report.memory_mib()
             question = HumanMessage(
                 f"What about {rng.choice(WORDS)} and {rng.choice(WORDS)} in case "
                 f"K{rng.randrange(size)}?",
@@ -131,20 +140,19 @@ def measure(size: int, turns: int) -> dict[str, Any]:
             )
             answer = AIMessage(sentence(rng, size + turn), id=f"a{turn}")
             started = time.perf_counter()
-            manager.prepare(scope=scope, query=question, max_tokens=MAX_TOKENS)
+            manager.prepare(scope=SCOPE, query=question, max_tokens=MAX_TOKENS)
             prepared = time.perf_counter()
-            manager.record([question, answer], scope=scope)
+            manager.record([question, answer], scope=SCOPE)
             recorded = time.perf_counter()
             prepare.append(prepared - started)
             record.append(recorded - prepared)
         after = report.memory_mib()
-        manager.close()
-    whole = [a + b for a, b in zip(record[5:], prepare[5:], strict=True)]
+    measured = slice(WARM_UP_TURNS, None)
+    whole = [a + b for a, b in zip(record[measured], prepare[measured], strict=True)]
     return {
-        "messages": size,
         "turn_ms": report.spread_ms(whole),
-        "record_ms": report.spread_ms(record[5:]),
-        "prepare_ms": report.spread_ms(prepare[5:]),
+        "record_ms": report.spread_ms(record[measured]),
+        "prepare_ms": report.spread_ms(prepare[measured]),
         "memory_mib": after,
         "memory_growth_mib": after - before,
     }
@@ -157,7 +165,7 @@ def measure_peers(size: int, turns: int) -> dict[str, Any]:
 
     from langchain_ctxmgr.budget.tokens import counter_for
 
-    counter = counter_for("gpt-4o-mini")
+    counter = counter_for(MODEL)
 
     def count(messages: Iterable[Any]) -> int:
         return counter.messages(list(messages))
@@ -199,37 +207,61 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1_000, 10_000, 100_000])
     parser.add_argument("--turns", type=int, default=60)
-    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--peers", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--step", choices=["build", "measure", "peers"], help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one is not None:
-        work = measure_peers if arguments.peers else measure
-        print(json.dumps(work(arguments.one, arguments.turns)))
-        return
+    sizes, turns = arguments.sizes, arguments.turns
+    if arguments.step == "build":
+        build(arguments.folder, sizes[0])
+    elif arguments.step == "measure":
+        print(json.dumps(measure(arguments.folder, sizes[0], turns)))
+    elif arguments.step == "peers":
+        print(json.dumps(measure_peers(sizes[0], turns)))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            compare(Path(folder), sizes, turns, arguments.rounds)
+
+
+def compare(folder: Path, sizes: list[int], turns: int, rounds: int) -> None:
+    """Build a thread of each size, measure all of them in every round, report the medians."""
+    for size in sizes:
+        _in_a_process("build", size, turns, folder / str(size))
+    measured: dict[int, list[dict[str, Any]]] = {size: [] for size in sizes}
+    for _ in range(rounds):
+        for size in sizes:
+            copy = folder / "copy"
+            shutil.copytree(folder / str(size), copy)
+            measured[size].append(_in_a_process("measure", size, turns, copy))
+            shutil.rmtree(copy)
     rows: list[dict[str, Any]] = []
-    for size in arguments.sizes:
-        row = _in_a_process(size, arguments.turns)
-        row["peers"] = _in_a_process(size, arguments.turns, "--peers")
-        row["ratio_to_smallest"] = (
-            row["turn_ms"]["median"] / (rows or [row])[0]["turn_ms"]["median"]
-        )
+    for size, each in measured.items():
+        row: dict[str, Any] = {"messages": size, **sorted(each, key=_median_ms)[rounds // 2]}
+        row["round_ms"] = [_median_ms(one) for one in each]
+        row["ratio_to_smallest"] = _median_ms(row) / _median_ms((rows or [row])[0])
+        row["peers"] = _in_a_process("peers", size, turns)
         rows.append(row)
         peers = ", ".join(f"{name} {took['median']:.1f}" for name, took in row["peers"].items())
         print(
-            f"{size:>7} messages: turn {row['turn_ms']['median']:.2f} ms "
+            f"{size:>7} messages: turn {_median_ms(row):.2f} ms "
             f"(p95 {row['turn_ms']['p95']:.2f}), x{row['ratio_to_smallest']:.2f} of the smallest; "
             f"memory {row['memory_mib']:.0f} MiB ({row['memory_growth_mib']:+.0f} over the turns); "
             f"peers ms: {peers}"
         )
-    medians = [row["turn_ms"]["median"] for row in rows]
-    print(f"largest over smallest thread: x{medians[-1] / statistics.median(medians[:1]):.2f}")
-    report.write("hot_path", {"max_tokens": MAX_TOKENS, "turns": arguments.turns, "rows": rows})
+    report.write(
+        "hot_path", {"max_tokens": MAX_TOKENS, "turns": turns, "rounds": rounds, "rows": rows}
+    )
 
 
-def _in_a_process(size: int, turns: int, *flags: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--one", str(size), "--turns", str(turns), *flags]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def _median_ms(measured: dict[str, Any]) -> float:
+    return measured["turn_ms"]["median"]
+
+
+def _in_a_process(step: str, size: int, turns: int, folder: Path | None = None) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--step", step, "--sizes", str(size)]
+    command += ["--turns", str(turns), *(["--folder", str(folder)] if folder else [])]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
 
 
 if __name__ == "__main__":

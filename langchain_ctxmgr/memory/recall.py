@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
 from heapq import nsmallest
+from operator import attrgetter
 
 import numpy as np
 
@@ -50,7 +51,7 @@ from langchain_ctxmgr.storage.vectors import (
     VectorStore,
 )
 
-ARM_LIMIT = 256
+ARM_LIMIT = 160
 """Candidates from each arm: recall is within .001 of that over all turns of a thread."""
 NEAR_BEST = 96
 """So many of each arm's best hits bring their neighbours along: an answer often shares no
@@ -409,18 +410,21 @@ def _in_view(
         and (before_slot is None or turn.slot < before_slot)
         and (branch is None or branch.holds(turn.branch, turn.slot))
     ]
-    kept.sort(key=lambda turn: (turn.thread_id, turn.slot, turn.seq))
+    kept.sort(key=attrgetter("thread_id", "slot", "seq"))
     return kept
 
 
 def _arms(turns: Sequence[Turn], hits: _Hits) -> Arms:
     """The hits as columns in the order of `turns`; NaN where an arm did not find one."""
-    nan = float("nan")
     columns: dict[str, np.ndarray] = {}
-    unknown = np.array([turn.seq in hits.unindexed for turn in turns])
+    row_of = {turn.seq: row for row, turn in enumerate(turns)}
+    unknown = np.zeros(len(turns), dtype=bool)
+    unknown[[row_of[seq] for seq in hits.unindexed if seq in row_of]] = True
     for arm in (BM25, TERMS, PAIRS, DENSE, LATE):
-        found = hits.arms.get(arm, {})
-        column = np.array([found.get(turn.seq, nan) for turn in turns], dtype=np.float64)
+        column = np.full(len(turns), np.nan)
+        for seq, found in hits.arms.get(arm, {}).items():
+            if seq in row_of:
+                column[row_of[seq]] = found
         if arm in {DENSE, LATE}:
             if np.isnan(column).all():
                 continue

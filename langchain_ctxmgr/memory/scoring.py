@@ -232,10 +232,10 @@ class _Table:
     def __init__(self, turns: Sequence[Turn]) -> None:
         self._turns = turns
         self._slot = np.array([turn.slot for turn in turns])
-        sessions: dict[tuple[str, int], int] = {}
-        self._session = np.array(
-            [sessions.setdefault((turn.thread_id, turn.session), len(sessions)) for turn in turns]
-        )
+        sessions = [(turn.thread_id, turn.session) for turn in turns]
+        numbers = {session: number for number, session in enumerate(dict.fromkeys(sessions))}
+        self._session = np.array([numbers[session] for session in sessions])
+        self._writers = [(turn.role, turn.speaker) for turn in turns]
         self._cues = np.array([turn.cues for turn in turns])
         self.tokens = np.array([turn.tokens for turn in turns], dtype=np.float64)
 
@@ -302,13 +302,13 @@ class _Table:
         A named AI message is a person's where the human messages carry names too: a
         logged chat between people.
         """
-        people = any(turn.role == "human" and _is_named(turn) for turn in self._turns)
-        return np.array(
-            [
-                float(turn.role != "human" and not (people and _is_named(turn)))
-                for turn in self._turns
-            ]
-        )
+        writers = set(self._writers)
+        people = any(role == "human" and _is_named(speaker) for role, speaker in writers)
+        machine = {
+            (role, speaker): float(role != "human" and not (people and _is_named(speaker)))
+            for role, speaker in writers
+        }
+        return np.array([machine[writer] for writer in self._writers])
 
     def _followed_by(self, step: int, *, within: int) -> NDArray[np.intp]:
         """Rows whose `step`-th next row is at most `within` slots on, in the same session."""
@@ -317,8 +317,8 @@ class _Table:
         return np.flatnonzero(is_near & (sessions[step:] == sessions[:-step]))
 
 
-def _is_named(turn: Turn) -> bool:
-    return turn.speaker is not None and turn.speaker.casefold() not in GENERIC_NAMES
+def _is_named(speaker: str | None) -> bool:
+    return speaker is not None and speaker.casefold() not in GENERIC_NAMES
 
 
 def _z(values: Column) -> Column:

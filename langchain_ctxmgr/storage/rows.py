@@ -29,7 +29,7 @@ def turn_of(row: Row) -> Turn:
         session,
         role,
         None if speaker is None else text_of(speaker),
-        EPOCH + timedelta(microseconds=at),
+        EPOCH + timedelta(0, 0, at),
         tokens,
         importance,
         cues,
@@ -53,7 +53,7 @@ def record_of(row: Row) -> LogRecord:
         (
             *row[:6],
             None if row[6] is None else text_of(row[6]),
-            EPOCH + timedelta(microseconds=row[7]),
+            EPOCH + timedelta(0, 0, row[7]),
             *row[8:16],
             text_of(row[16]),
             message,

@@ -45,7 +45,7 @@ _MIGRATIONS_PACKAGE: Final = "langchain_ctxmgr.storage"
 MIGRATIONS: Final = ("0001_message_log.sql",)
 _APPLICATION_ID: Final = 0x43545847
 """Marks the file as ours: `CTXG`."""
-_CACHE_KIB: Final = 8_192
+_CACHE_KIB: Final = 16_384
 _IDLE_CONNECTIONS: Final = 8
 _WRITES_IN_PLACE: Final = 128
 """After so many, one write goes to a thread, where copying the WAL back holds up no loop."""

@@ -31,7 +31,7 @@ from langchain_ctxmgr.storage.sqlite_rows import (
     RECORD_COLUMNS,
     RECORD_TABLES,
     TENANT,
-    TURN_COLUMNS,
+    TURN_FIELDS,
 )
 
 Connection = sqlite3.Connection
@@ -41,6 +41,8 @@ _ITSELF: Final = "r.seq = j.value"
 _NEAR: Final = "CROSS JOIN records h ON h.seq = j.value AND (? OR h.user_id = ?)"
 IN_SCOPE: Final = "t.tenant_id = ? AND ifnull(t.thread_id = ?, 1) AND (? OR r.user_id = ?)"
 """Holds for the records `t`, `r` that the parameters of `in_scope` let through."""
+_THREAD: Final = "SELECT thread FROM threads WHERE tenant_id = ? AND thread_id = ?"
+_ITS_THREAD_ID: Final = "SELECT t.thread_id FROM threads t WHERE t.thread = r.thread"
 _AROUND: Final = (
     "r.thread = h.thread AND r.branch = h.branch AND r.slot BETWEEN h.slot - ? AND h.slot + ?"
 )
@@ -54,9 +56,7 @@ def in_scope(scope: Scope) -> tuple[str, str | None, bool, str | None]:
 
 def thread_key(connection: Connection, tenant_id: str, thread_id: str) -> int | None:
     """The integer that stands for a thread in every other table; None if it has no row."""
-    row = connection.execute(
-        "SELECT thread FROM threads WHERE tenant_id = ? AND thread_id = ?", (tenant_id, thread_id)
-    ).fetchone()
+    row = connection.execute(_THREAD, (tenant_id, thread_id)).fetchone()
     return None if row is None else row[0]
 
 
@@ -206,14 +206,16 @@ def fetch(connection: Connection, scope: Scope, seqs: Sequence[int]) -> list[Log
 
 
 def turns(connection: Connection, scope: Scope, seqs: Sequence[int], around: int = 0) -> list[Turn]:
-    """See `MessageLog.turns`."""
-    seen = in_scope(scope)
-    near, reach = ("", ()) if around == 0 else (_NEAR, (*seen[2:], around, around))
+    """See `MessageLog.turns`. The threads are looked up once a call, or once a row without one."""
+    tenant_id, thread_id, *user = in_scope(scope)
+    near, reach = ("", ()) if around == 0 else (_NEAR, (*user, around, around))
+    seen = (tenant_id, thread_id is None, tenant_id, thread_id, *user)
     rows = connection.execute(
-        f"SELECT {TURN_COLUMNS} FROM json_each(?) j {near} CROSS JOIN records r "
-        f"CROSS JOIN threads t ON t.thread = r.thread WHERE {_AROUND if around else _ITSELF} "
-        f"AND {IN_SCOPE} AND (t.revisions = 0 OR {NEWEST})",
-        (json.dumps([*seqs]), *reach, *seen),
+        f"SELECT r.seq, ifnull(?, ({_ITS_THREAD_ID})), {TURN_FIELDS} FROM json_each(?) j {near} "
+        f"CROSS JOIN records r WHERE {_AROUND if around else _ITSELF} "
+        f"AND r.tenant = ({TENANT}) AND (? OR r.thread = ({_THREAD})) AND (? OR r.user_id = ?) "
+        f"AND {NEWEST}",
+        (thread_id, json.dumps([*seqs]), *reach, *seen),
     )
     return [turn_of(row) for row in ({row[0]: row for row in rows}.values() if around else rows)]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-TURN_COLUMNS: Final = (
-    "r.seq, t.thread_id, r.slot, r.branch, r.session, r.role, r.speaker, r.at, r.tokens, "
-    "r.importance, r.cues"
+TURN_FIELDS: Final = (
+    "r.slot, r.branch, r.session, r.role, r.speaker, r.at, r.tokens, r.importance, r.cues"
 )
+"""A turn's columns after its `seq` and its thread."""
+TURN_COLUMNS: Final = f"r.seq, t.thread_id, {TURN_FIELDS}"
 RECORD_COLUMNS: Final = (
     f"{TURN_COLUMNS}, t.tenant_id, r.user_id, r.position, r.revision, r.parent, r.message_id, "
     "r.encoding, r.total_tokens, r.total_importance, c.digest, c.chain, c.payload"
