@@ -38,7 +38,12 @@ class MemoryRetriever(BaseRetriever):
 
     Each document holds a message's text; its id is the message's, its metadata `id`,
     `thread_id`, `at` (aware datetime), `role`, `speaker`, `score`, `slot` and
-    `is_excerpt`, and the `explanation` where that is asked for. Best first.
+    `is_excerpt`, and the `explanation` where that is asked for. Best first. A call may ask
+    for another number: `invoke(question, k=3)`.
+
+    Raises:
+        ValueError: On a call, if the question is empty, `k` or `max_tokens` is no number of
+            at least 1, or the scope names no tenant.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
@@ -53,20 +58,28 @@ class MemoryRetriever(BaseRetriever):
     """Whether each document says what its score is made of: `Explanation` as a dict."""
 
     def _get_relevant_documents(
-        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
         del run_manager
         found = self.manager.recall(
-            query, scope=self.scope, k=self.k, max_tokens=self.max_tokens, explain=self.explain
+            query,
+            scope=self.scope,
+            k=self.k if k is None else k,
+            max_tokens=self.max_tokens,
+            explain=self.explain,
         )
         return [_document(memory) for memory in found]
 
     async def _aget_relevant_documents(
-        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
         del run_manager
         found = await self.manager.arecall(
-            query, scope=self.scope, k=self.k, max_tokens=self.max_tokens, explain=self.explain
+            query,
+            scope=self.scope,
+            k=self.k if k is None else k,
+            max_tokens=self.max_tokens,
+            explain=self.explain,
         )
         return [_document(memory) for memory in found]
 
