@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import operator
-from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.checkpoint.postgres import PostgresSaver
-from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from langgraph.checkpoint.sqlite import SqliteSaver
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.func import entrypoint
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import create_react_agent
@@ -21,7 +16,7 @@ from langgraph.types import Command, Send, interrupt
 
 from langchain_ctxmgr import ContextManager, Scope
 from langchain_ctxmgr.integrations.nodes import ContextNode
-from tests.integration.agents import TOOLS, agent_of, asked, chat, context, on, said
+from tests.integration.agents import TOOLS, asked, chat, on, said
 from tests.integration.test_agent import TOOLS_QUESTION, scope, shown
 from tests.loopback_openai import LoopbackOpenAI
 
@@ -208,77 +203,6 @@ class TestGraphs:
     def test_a_wrong_setting_is_refused(self, manager, setting):
         with pytest.raises(ValueError, match=next(iter(setting))):
             ContextNode(manager, **setting)
-
-
-@contextmanager
-def in_sqlite(path, _):
-    with SqliteSaver.from_conn_string(str(path / "checkpoints.sqlite3")) as saver:
-        yield saver
-
-
-@contextmanager
-def in_postgres(_, database):
-    with PostgresSaver.from_conn_string(database.url()) as saver:
-        saver.setup()
-        yield saver
-
-
-@asynccontextmanager
-async def async_in_sqlite(path, _):
-    async with AsyncSqliteSaver.from_conn_string(str(path / "checkpoints.sqlite3")) as saver:
-        yield saver
-
-
-@asynccontextmanager
-async def async_in_postgres(_, database):
-    async with AsyncPostgresSaver.from_conn_string(database.url()) as saver:
-        await saver.setup()
-        yield saver
-
-
-class TestCheckpointers:
-    """Days later, in another process: a new manager over the folder, a new saver."""
-
-    TURNS = ("I live in Oslo.", "My cat is called Zorro.", TOOLS_QUESTION)
-
-    @pytest.mark.parametrize("saver_in", [in_sqlite, in_postgres])
-    def test_a_thread_is_resumed_and_forked(self, server, tmp_path, postgres, saver_in):
-        thread = f"t-{saver_in.__name__}"
-        for text in self.TURNS:
-            with saver_in(tmp_path, postgres) as saver, self.fresh(tmp_path) as (manager, own):
-                agent = agent_of(server, own, checkpointer=saver)
-                final = agent.invoke(asked(text), on(thread))
-                assert manager.history(scope=scope(thread)) == final["messages"]
-        assert ("user", "I live in Oslo.") in shown(server)
-        with saver_in(tmp_path, postgres) as saver, self.fresh(tmp_path) as (manager, own):
-            agent = agent_of(server, own, checkpointer=saver)
-            first = [
-                state
-                for state in agent.get_state_history(on(thread))
-                if len(state.values.get("messages", ())) == 2 and not state.next
-            ]
-            agent.invoke(asked("My dog is called Bella."), first[0].config)
-        with saver_in(tmp_path, postgres) as saver, self.fresh(tmp_path) as (manager, own):
-            agent_of(server, own, checkpointer=saver).invoke(asked("Who is who?"), on(thread))
-            said_now = server.account.exchanges[-1].text
-            assert "Bella" in said_now
-            assert "Zorro" not in said_now
-            assert manager.verify().ok
-
-    @pytest.mark.parametrize("saver_in", [async_in_sqlite, async_in_postgres])
-    async def test_async(self, server, tmp_path, postgres, saver_in):
-        thread = f"t-{saver_in.__name__}"
-        for text in self.TURNS:
-            async with saver_in(tmp_path, postgres) as saver:
-                with self.fresh(tmp_path) as (manager, own):
-                    agent = agent_of(server, own, checkpointer=saver)
-                    final = await agent.ainvoke(asked(text), on(thread))
-                    assert manager.history(scope=scope(thread)) == final["messages"]
-        assert ("user", "I live in Oslo.") in shown(server)
-
-    @staticmethod
-    def fresh(tmp_path):
-        return context(path=tmp_path / "data")
 
 
 def test_a_scope_without_a_graph(manager):
