@@ -117,11 +117,8 @@ def link(previous: bytes, content_digest: bytes, row: Iterable[object], terms: b
 
     `row` holds the record's own fields (text, integers, floats, None) in a fixed order.
     """
-    chain = sha256(previous)
-    chain.update(content_digest)
-    chain.update(ascii(tuple(row)).encode("ascii"))
-    chain.update(terms)
-    return chain.digest()
+    fields = ascii(tuple(row)).encode("ascii")
+    return sha256(b"".join((previous, content_digest, fields, terms))).digest()
 
 
 def role_of(message: BaseMessage) -> str:

@@ -150,32 +150,33 @@ class Addition(NamedTuple):
 
     def record(self, seq: int, tenant_id: str, thread_id: str) -> LogRecord:
         """It as a value, once its `seq` is known."""
-        entry, fields = self.entry, self.fields
-        draft = entry.draft
+        user_id, branch, position, slot, revision, parent, session, _, role = self.fields[:9]
+        at, tokens, encoding, importance, cues, total_tokens, total_importance = self.fields[10:]
+        message = self.entry.draft.message
         return LogRecord(
-            seq=seq,
-            thread_id=thread_id,
-            slot=fields[3],
-            branch=fields[1],
-            session=fields[6],
-            role=fields[8],
-            speaker=draft.message.name,
-            at=EPOCH + timedelta(microseconds=entry.at_us),
-            tokens=draft.tokens,
-            importance=fields[13],
-            cues=fields[14],
-            tenant_id=tenant_id,
-            user_id=fields[0],
-            position=fields[2],
-            revision=fields[4],
-            parent=fields[5],
-            message_id=entry.message_id,
-            message=draft.message,
-            encoding=draft.encoding,
-            total_tokens=fields[15],
-            total_importance=fields[16],
-            digest=entry.digest,
-            chain=self.chain,
+            seq,
+            thread_id,
+            slot,
+            branch,
+            session,
+            role,
+            message.name,
+            EPOCH + timedelta(microseconds=at),
+            tokens,
+            importance,
+            cues,
+            tenant_id,
+            user_id,
+            position,
+            revision,
+            parent,
+            self.entry.message_id,
+            message,
+            encoding,
+            total_tokens,
+            total_importance,
+            self.entry.digest,
+            self.chain,
         )
 
 
@@ -252,14 +253,10 @@ class Placement:
         if previous is not None:
             session = previous.session + (entry.at_us - previous.at > _SESSION_GAP_US)
             total_tokens, total_importance = previous.total_tokens, previous.total_importance
+        total_tokens += draft.tokens
+        total_importance += draft.importance
         place = Place(
-            branch=branch,
-            slot=position,
-            position=position,
-            session=session,
-            at=entry.at_us,
-            total_tokens=total_tokens + draft.tokens,
-            total_importance=total_importance + draft.importance,
+            branch, position, position, session, entry.at_us, total_tokens, total_importance
         )
         self._move(place)
         self._previous, self._branch = place, branch

@@ -5,10 +5,13 @@ row what its next message must know, so an append reads nothing else unless a me
 known already.
 """
 
+# ruff: noqa: S608 - statements are put together from constants
+
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
@@ -26,6 +29,7 @@ from langchain_ctxmgr.storage.rows import bytes_of
 from langchain_ctxmgr.storage.sqlite_rows import TENANT
 
 
+@lru_cache(maxsize=1_024)
 def tenant_token(tenant_id: str) -> str:
     """The keyword index's token for a tenant."""
     return "n" + sha256(tenant_id.encode()).hexdigest()[:16]
@@ -38,7 +42,7 @@ def thread_token(thread: int) -> str:
 
 def body_of(terms: Sequence[int]) -> str:
     """Terms as the keyword index holds them."""
-    return " ".join([f"{term:x}" for term in terms])
+    return ("%x " * len(terms)) % tuple(terms)
 
 
 def append(
@@ -70,9 +74,10 @@ class _Thread:
             row = self._execute(_THREAD, self._owner).fetchone()
         self._key: int = row[0]
         self._tenant: int = row[1]
+        self._newest = row[6], row[8:]
         self._scope_tokens = f"{thread_token(self._key)} {tenant_token(tenant_id)}"
         self._placement = Placement(
-            tenant_id, thread_id, user_id, ThreadState(*row[2:]), known=self._known, tip=self._tip
+            tenant_id, thread_id, user_id, ThreadState(*row[2:8]), known=self._known, tip=self._tip
         )
 
     def add(self, entry: Entry) -> LogRecord | None:
@@ -105,7 +110,10 @@ class _Thread:
         return None if row is None else Known(*row)
 
     def _tip(self, branch: int) -> Place:
-        return Place(branch, *self._execute(_TIP, (self._key, branch)).fetchone())
+        newest, tip = self._newest
+        if branch != newest:
+            tip = self._execute(_TIP, (self._key, branch)).fetchone()
+        return Place(branch, *tip)
 
 
 def new_thread(connection: sqlite3.Connection, tenant_id: str, thread_id: str) -> int:
@@ -121,10 +129,13 @@ def tenant_key(connection: sqlite3.Connection, tenant_id: str) -> int:
     return connection.execute(TENANT, (tenant_id,)).fetchone()[0]
 
 
+_PLACE: Final = "b.tip_slot, b.tip_position, b.session, b.at, b.total_tokens, b.total_importance"
 _THREAD: Final = (
-    "SELECT thread, tenant, records, revisions, bytes, branches, branch, chain FROM threads "
-    "WHERE tenant_id = ? AND thread_id = ?"
+    "SELECT t.thread, t.tenant, t.records, t.revisions, t.bytes, t.branches, t.branch, t.chain, "
+    f"{_PLACE} FROM threads t LEFT JOIN branches b ON b.thread = t.thread AND b.branch = t.branch "
+    "WHERE t.tenant_id = ? AND t.thread_id = ?"
 )
+"""A thread's row, and the last message of the branch written to last."""
 _INSERT_THREAD: Final = (
     "INSERT INTO threads (tenant, tenant_id, thread_id, records, revisions, bytes, branches, "
     "branch, chain) VALUES (?, ?, ?, 0, 0, 0, 0, 0, ?)"
@@ -133,10 +144,7 @@ _SAVE_THREAD: Final = (
     "UPDATE threads SET records = ?, revisions = ?, bytes = ?, branches = ?, branch = ?, "
     "chain = ? WHERE thread = ?"
 )
-_TIP: Final = (
-    "SELECT tip_slot, tip_position, session, at, total_tokens, total_importance FROM branches "
-    "WHERE thread = ? AND branch = ?"
-)
+_TIP: Final = f"SELECT {_PLACE} FROM branches b WHERE b.thread = ? AND b.branch = ?"
 _INSERT_BRANCH: Final = "INSERT INTO branches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _MOVE_TIP: Final = (
     "UPDATE branches SET tip_slot = ?, tip_position = ?, session = ?, at = ?, total_tokens = ?, "

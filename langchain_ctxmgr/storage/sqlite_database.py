@@ -52,6 +52,7 @@ _WRITES_IN_PLACE: Final = 128
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _UNWRITABLE: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
 """A read-only folder shows as the first, a read-only file system as the second."""
+_INSTANTLY: Final = timedelta(0)
 _READ: Final = "BEGIN"
 _WRITE: Final = "BEGIN IMMEDIATE"
 _FORK_WAIT_SECONDS: Final = 2.0
@@ -68,17 +69,17 @@ class _Uses:
         self._count = 0
         self._is_forking = False
 
-    @contextmanager
-    def one(self) -> Generator[None, None, None]:
+    def __enter__(self) -> None:
         """Hold forks off for the length of a block."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._is_forking)
+            while self._is_forking:
+                self._changed.wait()
             self._count += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._count -= 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._count -= 1
+            if self._is_forking:
                 self._changed.notify_all()
 
     def hold(self) -> None:
@@ -133,7 +134,7 @@ class Database:
         """Close every connection. May be called again."""
         self._closed = True
         if os.getpid() == self._pid:
-            with _uses.one():
+            with _uses:
                 self._close_idle()
 
     def before_fork(self) -> None:
@@ -147,8 +148,7 @@ class Database:
         A file that can be read and not written is read as it is.
         """
         try:
-            with self._connection(self._timeout) as connection:
-                return _transact(connection, work, _READ)
+            return self._run(self._timeout, work, _READ)
         except ReadOnlyLogError:
             with self._as_it_is() as connection:
                 if self._version(connection) < len(MIGRATIONS):
@@ -168,7 +168,7 @@ class Database:
     @contextmanager
     def _as_it_is(self) -> Generator[sqlite3.Connection, None, None]:
         try:
-            with _uses.one(), closing(self._connect_to_read()) as connection:
+            with _uses, closing(self._connect_to_read()) as connection:
                 self._check_owner(connection)
                 yield connection
         except sqlite3.Error as error:
@@ -190,16 +190,15 @@ class Database:
 
     def write(self, work: Work[T]) -> T:
         """The result of `work` in a transaction of its own; waits its turn."""
-        return self.exclusive(lambda connection: _transact(connection, work, _WRITE))
+        return self.exclusive(work, begin=_WRITE)
 
-    def exclusive(self, work: Work[T]) -> T:
+    def exclusive(self, work: Work[T], *, begin: str | None = None) -> T:
         """The result of `work`, outside a transaction, with this process's writers held off."""
         self._check_process()
         if not self._writing.acquire(timeout=self._timeout.total_seconds()):
             raise self._locked()
         try:
-            with self._connection(self._timeout) as connection:
-                return work(connection)
+            return self._run(self._timeout, work, begin)
         finally:
             self._writing.release()
 
@@ -207,8 +206,7 @@ class Database:
         """`read`, in place if `quick` and the file is free, else in a thread."""
         if quick and self._ready:
             try:
-                with self._connection(timedelta(0)) as connection:
-                    return _transact(connection, work, _READ)
+                return self._run(_INSTANTLY, work, _READ)
             except (_LockedError, ReadOnlyLogError):
                 pass
         return await asyncio.to_thread(self.read, work)
@@ -220,8 +218,7 @@ class Database:
         if quick and self._writing.acquire(blocking=False):
             try:
                 self._in_place += 1
-                with self._connection(timedelta(0)) as connection:
-                    return _transact(connection, work, _WRITE)
+                return self._run(_INSTANTLY, work, _WRITE)
             except _LockedError:
                 pass
             finally:
@@ -229,17 +226,17 @@ class Database:
         self._in_place = 0
         return await asyncio.to_thread(self.write, work)
 
-    @contextmanager
-    def _connection(self, timeout: timedelta) -> Generator[sqlite3.Connection, None, None]:
+    def _run(self, timeout: timedelta, work: Work[T], begin: str | None) -> T:
+        """The result of `work` in a transaction that starts with `begin`, or outside any."""
         self._check_process()
-        with _uses.one():
+        with _uses:
             idle = self._waiting if timeout else self._instant
             try:
                 connection = self._take(idle, timeout)
             except sqlite3.Error as error:
                 self._explain(error)
             try:
-                yield connection
+                return work(connection) if begin is None else _transact(connection, work, begin)
             except sqlite3.Error as error:
                 self._explain(error)
             finally:
