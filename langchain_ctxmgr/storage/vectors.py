@@ -20,9 +20,11 @@ level 1, a quarter at level 2 and so on. A query takes the lowest level with no 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
+from operator import gt, neg
 from typing import NamedTuple, Protocol, TypeAlias, cast
 
 from langchain_ctxmgr.records import Scope
@@ -355,12 +357,16 @@ def checked_ask(
 
 def best_first(scores: list[float], ids: list[int], limit: int) -> list[Hit]:
     """The `limit` best of the points with these scores and ids, ties by id ascending."""
-    # Engines answer best first, and ties are rare: two scans tell that there is nothing to sort.
-    if len(set(scores)) < len(scores) or sorted(scores, reverse=True) != scores:
-        ranked = sorted([(-score, point_id) for score, point_id in zip(scores, ids, strict=True)])
-        scores = [-score for score, _ in ranked]
-        ids = [point_id for _, point_id in ranked]
-    return list(map(Hit._make, zip(ids[:limit], scores[:limit], strict=True)))
+    # Engines answer best first, and ties are rare: mostly there is nothing to sort.
+    if not all(map(gt, scores, scores[1:])):
+        ranked = sorted(zip(map(neg, scores), ids, strict=True))
+        return [_hit((point_id, -score)) for score, point_id in ranked[:limit]]
+    return list(map(_hit, zip(ids[:limit], scores[:limit], strict=True)))
+
+
+_new = cast("Callable[[type[Hit], tuple[int, float]], Hit]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
+_hit = partial(_new, Hit)
+"""A pair as a `Hit`; a query makes hundreds, for which `Hit._make` takes half as long again."""
 
 
 def _are_finite(numbers: list[float]) -> bool:

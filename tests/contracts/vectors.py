@@ -93,6 +93,13 @@ class VectorStoreContract:
         (answer,) = store.query(ALICE, [by_term(limit=7)])
         assert ids(answer) == [1, 2, 3, 4, 5, 6, 7]
 
+    @pytest.mark.parametrize("before_slot", [8, 15, 100])
+    def test_ties_of_embeddings_before_a_slot_go_to_the_lower_ids(self, store, before_slot):
+        store.upsert([point(seq, dense=[1.0, 0, 0, 0]) for seq in range(40, 0, -1)])
+        query = VectorQuery(DENSE, [1.0, 0, 0, 0], 7)
+        (answer,) = store.query(ALICE, [query], before_slot=before_slot)
+        assert ids(answer) == [1, 2, 3, 4, 5, 6, 7]
+
     def test_a_rare_term_weighs_more_than_a_common_one(self, store):
         store.upsert([point(1, terms=(1, 2)), *(point(seq, terms=(1,)) for seq in range(2, 30))])
         rare, common = store.query(ALICE, [by_term(2), by_term(1)])
