@@ -63,7 +63,8 @@ class ConnectionSettings:
     attempts: int = 4
     """How often a request is tried before it fails."""
     patience: timedelta = timedelta(seconds=15)
-    """No new attempt starts this long after the first, a Retry-After included."""
+    """How long a request may take in all: no attempt starts so late, a Retry-After included,
+    that `timeout` would end after it."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -167,9 +168,10 @@ class QdrantConnection:
         return storage_error(request.what, self.url, error, secret=self._api_key)
 
     def _policy(self) -> dict[str, Any]:
-        patience = self.settings.patience.total_seconds()
+        settings = self.settings
+        last_start = (settings.patience - settings.timeout).total_seconds()
         return {
-            "stop": stop_after_attempt(self.settings.attempts) | stop_before_delay(patience),
+            "stop": stop_after_attempt(settings.attempts) | stop_before_delay(last_start),
             "wait": _pause,
             "retry": retry_if_exception(is_transient),
             "reraise": True,
