@@ -155,6 +155,7 @@ class ContextManager(Closable):
                 summarizer=summarizer or ExtractiveSummarizer(),
                 counter=self._counter,
                 selector=selection,
+                log_breaker=breakers.log,
                 listeners=self._listeners,
             )
         )

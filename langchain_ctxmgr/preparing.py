@@ -137,7 +137,7 @@ class Preparer:
         is_given = request.query is not None or bool(held)
         if is_given and not self.log_breaker.is_closed:
             return (yield from self.views.unrecorded(request, held))
-        with self.log_breaker.asking():
+        with self.log_breaker.asking() as asked:
             try:
                 branch = yield from self._line(request.scope, head, is_held=bool(held))
                 if branch is None:
@@ -150,7 +150,7 @@ class Preparer:
                     raise
                 view = yield from self.views.unrecorded(request, held)
             else:
-                self.log_breaker.worked()
+                self.log_breaker.worked(asked)
             return view
 
     def _line(self, scope: Scope, head: str | None, *, is_held: bool) -> Plan[Branch | None]:
@@ -192,13 +192,13 @@ class Preparer:
         if not self.log_breaker.is_closed:
             plan.close()
             raise LogError("the log did not answer a moment ago; it is asked again soon")
-        with self.log_breaker.asking():
+        with self.log_breaker.asking() as asked:
             try:
                 given = yield from plan
             except LogError as error:
                 self.log_breaker.failed(error)
                 raise
-            self.log_breaker.worked()
+            self.log_breaker.worked(asked)
             return given
 
     def _recorded(

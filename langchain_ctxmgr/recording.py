@@ -91,7 +91,7 @@ class Recorder:
 
     def _asked(self, plan: Plan[T]) -> Plan[T]:
         """What `plan` gives of the log, noting whether the log is well."""
-        with self._breaker.asking():
+        with self._breaker.asking() as asked:
             try:
                 given = yield from plan
             except ReadOnlyLogError:
@@ -99,7 +99,7 @@ class Recorder:
             except LogError as error:
                 self._breaker.failed(error)
                 raise
-            self._breaker.worked()
+            self._breaker.worked(asked)
             return given
 
     def _log_append(self, scope: Scope, drafts: Sequence[Draft]) -> Plan[list[LogRecord]]:

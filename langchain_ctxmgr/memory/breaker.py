@@ -46,6 +46,7 @@ class Breaker:
         self._rest_seconds = rest_seconds
         self._asked_again_at: float | None = None
         self._asker: object | None = None
+        self._failures = 0
 
     @property
     def _rest(self) -> float:
@@ -57,25 +58,32 @@ class Breaker:
         return self._asked_again_at is None or self._clock() >= self._asked_again_at
 
     @contextmanager
-    def asking(self) -> Generator[None]:
+    def asking(self) -> Generator[int]:
         """Ask the part meanwhile; where it has failed, the others go on without it as before.
 
-        They do until `worked` or `failed` is told, or one more rest is over.
+        They do until `worked` or `failed` is told, or one more rest is over. What is given is
+        for `worked`.
         """
         rested_at = self._asked_again_at
         if rested_at is None:
-            yield
+            yield self._failures
             return
         own = self._asker = object()
         self._asked_again_at = self._clock() + self._rest
         try:
-            yield
+            yield self._failures
         finally:
             if self._asker is own:  # nothing was told: the next may ask
                 self._asked_again_at = rested_at
 
-    def worked(self) -> None:
-        """The part answered: the next failure is a new one."""
+    def worked(self, asked: int | None = None) -> None:
+        """The part answered: the next failure is a new one.
+
+        With what `asking` gave, only if nobody told of a failure since: what was answered
+        before it, or by another half of the part, says nothing of it.
+        """
+        if asked is not None and asked != self._failures:
+            return
         self._asked_again_at = self._asker = None
 
     def refused(self, error: Exception) -> None:
@@ -85,6 +93,7 @@ class Breaker:
     def failed(self, error: Exception) -> None:
         """The part failed: leave it alone, and tell of it if it was well before."""
         is_new = self._asked_again_at is None
+        self._failures += 1
         self._asker = None
         self._asked_again_at = self._clock() + self._rest
         if is_new:

@@ -81,7 +81,7 @@ class Indexer:
             return _NOTHING
         try:
             yield from learn_size(self._embedder, encoder)
-            with log.asking(), store.asking():
+            with log.asking(), store.asking() as asked:
                 done = yield from runs.alone(
                     tenant_id, lambda: self._caught_up(vectors, runs, tenant_id, limit, progress)
                 )
@@ -98,7 +98,7 @@ class Indexer:
         if done is None:
             return _NOTHING
         if done.indexed:
-            store.worked()
+            store.worked(asked)
             emit(self._listeners, CaughtUp(indexed=done.indexed, remaining=done.remaining))
         return done
 

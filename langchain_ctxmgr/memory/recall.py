@@ -329,7 +329,7 @@ class Recall:
         """
         if self._vectors is None or not self._store.is_closed:
             return None
-        with self._store.asking():
+        with self._store.asking() as asked:
             try:
                 found = yield from call(
                     self._vectors.query, scope, queries, before_slot=before_slot
@@ -341,7 +341,7 @@ class Recall:
             except Exception as error:  # noqa: BLE001 - any store may be behind it
                 self._store.failed(error)
                 return None
-            self._store.worked()
+            self._store.worked(asked)
             return found
 
     def _indexed_until(self, scope: Scope) -> Plan[int]:

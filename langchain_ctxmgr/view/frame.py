@@ -31,9 +31,10 @@ from langchain_ctxmgr.analysis import message_text
 from langchain_ctxmgr.budget.allocation import ContextBudget
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.compression.extractive import EMPTY
-from langchain_ctxmgr.errors import StorageError
+from langchain_ctxmgr.errors import LogError, ReadOnlyLogError, StorageError
 from langchain_ctxmgr.events import Degraded, Listener, emit
 from langchain_ctxmgr.forking import ForkableLock
+from langchain_ctxmgr.memory.breaker import Breaker
 from langchain_ctxmgr.memory.packing import Considered
 from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.prompt.layout import assemble, summary_message
@@ -79,6 +80,8 @@ class ViewParts:
     counter: TokenCounter
     selector: Selector | None = None
     """What is kept of a history that does not fit; None: the newest window."""
+    log_breaker: Breaker
+    """Told where a choice could not be written: what follows in the turn is spared the wait."""
     listeners: tuple[Listener, ...] = ()
 
 
@@ -329,10 +332,13 @@ class Frames:
             try:
                 yield from call(put, request.branch, _FRAME, key, stored)
             except StorageError as error:
-                event = Degraded(
-                    part="log", reason=str(error), fallback="a choice made anew each step"
-                )
-                emit(self._parts.listeners, event)
+                if isinstance(error, LogError) and not isinstance(error, ReadOnlyLogError):
+                    self._parts.log_breaker.failed(error)
+                else:
+                    event = Degraded(
+                        part="log", reason=str(error), fallback="a choice made anew each step"
+                    )
+                    emit(self._parts.listeners, event)
         return frame
 
     def _windowed(

@@ -106,6 +106,23 @@ class TestPrepare:
         manager.record(held[:-1], scope=SCOPE)
         assert manager.prepare(**asked, max_tokens=9_000).messages == held[:-1]
 
+    def test_one_that_goes_away_under_a_view_is_not_waited_for_again(
+        self, log, tmp_path, monkeypatch
+    ):
+        def goes_away(*_: object, **__: object) -> None:
+            log.is_down = True
+            raise LogError("the log is down")
+
+        monkeypatch.setattr(log, "put_derived", goes_away)
+        spool = tmp_path / "spool.sqlite3"
+        question = HumanMessage("Where do I live?", id="q")
+        with ContextManager(log=log, model="gpt-4o-mini", spool=spool) as manager:
+            manager.record(HumanMessage("I live in Oslo.", id="m1"), scope=SCOPE)
+            assert len(manager.prepare(scope=SCOPE, query=question, max_tokens=200).messages) == 2
+            manager.record(question, scope=SCOPE)
+            assert manager.prepare(scope=SCOPE, query="And now?", max_tokens=200).messages
+        assert log.refused == 0
+
     def test_without_a_question_there_is_nothing_to_answer(self, manager, log):
         log.is_down = True
         with pytest.raises(LogError, match="down"):

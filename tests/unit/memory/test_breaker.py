@@ -40,6 +40,20 @@ class TestBreaker:
             breaker.failed(OSError("still"))
         assert not breaker.is_closed
 
+    def test_what_was_asked_before_a_failure_says_nothing_of_it(self):
+        now = [0.0]
+        breaker = Breaker("vectors", "keywords", clock=lambda: now[0])
+        with breaker.asking() as asked:
+            breaker.failed(OSError("disk"))
+            breaker.worked(asked)
+        assert not breaker.is_closed
+        now[0] = REST_SECONDS
+        with breaker.asking() as asked:
+            breaker.worked(asked)
+        now[0] += 1
+        breaker.failed(OSError("again"))
+        assert not breaker.is_closed
+
     def test_one_that_asked_and_got_no_answer_leaves_it_to_the_next(self):
         now = [0.0]
         breaker = Breaker("vectors", "keywords", clock=lambda: now[0])
