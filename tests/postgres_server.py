@@ -73,6 +73,19 @@ class OwnServer:
         """`fast` ends what is going on, `immediate` is a crash."""
         self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
 
+    def ask_for_passwords(self) -> None:
+        """Let no one in who has none."""
+        self._let_in("scram-sha-256")
+
+    def trust(self) -> None:
+        """Let everyone in, as at the start."""
+        self._let_in("trust")
+
+    def _let_in(self, method: str) -> None:
+        (self._data / "pg_hba.conf").write_text(f"host all all 127.0.0.1/32 {method}\n")
+        self.stop()
+        self.start()
+
     def kill(self) -> None:
         """SIGKILL to all of it at once, as when the power fails."""
         os.kill(self._processes()[0], signal.SIGSTOP)  # so that it starts no further ones

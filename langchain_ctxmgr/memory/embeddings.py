@@ -190,7 +190,7 @@ def embeddings_from(spec: Embeddings | str | Embedder | None) -> Embedder | None
 
     Raises:
         ValueError: If `spec` is none of these, or an `Embeddings` that nothing tells from
-            another of its class.
+            another of its class, or an OpenAI model without credentials.
         ImportError: If the package for it is missing; the message names the extra.
     """
     if spec is None or isinstance(spec, Embedder):
@@ -211,7 +211,14 @@ def embeddings_from(spec: Embeddings | str | Embedder | None) -> Embedder | None
         raise ImportError(
             f"{spec!r} needs langchain-openai: pip install 'langchain-ctxmgr[openai]'"
         ) from error
-    return Embedder(OpenAIEmbeddings(model=name), spec)
+    from openai import OpenAIError
+
+    try:
+        return Embedder(OpenAIEmbeddings(model=name), spec)
+    except OpenAIError as error:
+        raise ValueError(
+            f"{spec!r} needs credentials: set OPENAI_API_KEY, or give the Embeddings itself"
+        ) from error
 
 
 def _name_of(model: Embeddings) -> str:

@@ -23,6 +23,7 @@ import psycopg
 from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 
 from langchain_ctxmgr.errors import LogError
+from langchain_ctxmgr.storage.arguments import positive_count, positive_time
 from langchain_ctxmgr.storage.postgres_errors import Attempts, Server
 from langchain_ctxmgr.storage.postgres_pool import AsyncConnection, AsyncPool, Connection, Pool
 from langchain_ctxmgr.storage.postgres_schema import MIGRATIONS, migrate, schema_version
@@ -65,12 +66,12 @@ class Database:
     """Connections to one database, and how work is run on them."""
 
     def __init__(self, url: str, *, schema: str, max_connections: int, timeout: timedelta) -> None:
-        if timeout <= timedelta(0):
-            raise ValueError(f"timeout must be positive, got {timeout}")
-        if max_connections < 1:
-            raise ValueError(f"max_connections must be at least 1, got {max_connections}")
         self.server = Server(url)
-        self._schema, self._size, self._timeout = schema, max_connections, timeout
+        self._timeout = positive_time("timeout", timeout)
+        self._size = positive_count("max_connections", max_connections)
+        if not isinstance(schema, str) or not schema or "\0" in schema:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"schema must be a name, got {schema!r}")
+        self._schema = schema
         self._seconds = timeout.total_seconds()
         self._closed = self._ready = self._warned = False
         self._start_process()

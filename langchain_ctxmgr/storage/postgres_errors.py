@@ -23,7 +23,7 @@ _RESTARTING: Final = ("starting up", "shutting down", "recovery", "too many clie
 _STOPPED: Final = frozenset({"57P01", "57P02", "57P03", "53300"})
 
 _REMEDIES: Final = {
-    "28P01": "the password is wrong",
+    "28P01": "check user and password in the URL",
     "28000": "the server does not let this role in; see its pg_hba.conf",
     "3D000": "create the database",
     "53100": "nothing was recorded: free disk space on the server and try again",
@@ -35,6 +35,13 @@ _REMEDIES: Final = {
     "57014": "the statement took longer than the timeout; try again, or raise it",
     "55P03": "another writer holds the thread; try again",
 }
+_REFUSALS: Final = {
+    "password authentication failed": "check user and password in the URL",
+    "no password supplied": "give the password in the URL, or in libpq's password file",
+    "pg_hba.conf": _REMEDIES["28000"],
+    "does not exist": "create it, or name another in the URL",
+}
+"""By what the server says when it lets nobody in: libpq tells no state then."""
 
 
 class OverdueError(psycopg.OperationalError):
@@ -49,6 +56,8 @@ class Server:
     """
 
     def __init__(self, url: str) -> None:
+        if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"url must be text, got {type(url).__name__}")
         scheme, separator, rest = url.partition("://")
         if not separator or scheme not in {"postgresql", "postgres", "postgresql+psycopg"}:
             raise ValueError(f"url must start with postgresql://, got {scheme[:20]!r}")
@@ -73,7 +82,9 @@ class Server:
             text = text.replace(secret, "***")
         remedy = _REMEDIES.get(error.sqlstate or "")
         if remedy is None and isinstance(error, psycopg.OperationalError):
-            remedy = "make sure that the server runs and can be reached"
+            unreachable = "make sure that the server runs and can be reached"
+            refusals = (_REFUSALS[said] for said in _REFUSALS if said in text)
+            remedy = next(refusals, unreachable)
         return LogError(f"{self.name}: {text}{'; ' if remedy else ''}{remedy or ''}")
 
 

@@ -37,6 +37,7 @@ from tenacity import (
 )
 
 from langchain_ctxmgr.errors import StorageError
+from langchain_ctxmgr.storage.arguments import positive_count, positive_time
 from langchain_ctxmgr.storage.server_errors import is_transient, read_failure, storage_error
 
 if TYPE_CHECKING:
@@ -67,11 +68,9 @@ class ConnectionSettings:
     that `timeout` would end after it."""
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ValueError(f"attempts must be at least 1, got {self.attempts}")
+        positive_count("attempts", self.attempts)
         for name in ("timeout", "patience"):
-            if getattr(self, name) <= timedelta(0):
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+            positive_time(name, getattr(self, name))
         if self.prefer_grpc and not isinstance(self.verify, str) and self.verify is not True:
             raise ValueError("with prefer_grpc, verify must be True or a file of authorities")
 

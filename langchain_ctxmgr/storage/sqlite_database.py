@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 from langchain_ctxmgr.errors import LogError, ReadOnlyLogError
+from langchain_ctxmgr.storage.arguments import file_name, positive_time
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -103,12 +104,11 @@ class Database:
     """Connections to one file, and how work is run on them."""
 
     def __init__(self, path: str | os.PathLike[str], *, busy_timeout: timedelta) -> None:
-        if busy_timeout <= timedelta(0):
-            raise ValueError(f"busy_timeout must be positive, got {busy_timeout}")
-        if os.fspath(path) in {"", ":memory:"} or os.fspath(path).startswith("file:"):
-            raise ValueError(f"path must be a file's, got {os.fspath(path)!r}")
-        self.path = Path(path).absolute()
-        self._timeout = busy_timeout
+        self._timeout = positive_time("busy_timeout", busy_timeout)
+        file = file_name("path", path)
+        if file == ":memory:" or file.startswith("file:"):
+            raise ValueError(f"path must be a file's, got {file!r}")
+        self.path = Path(file).absolute()
         self._closed = False
         self._ready = False
         self._in_place = 0

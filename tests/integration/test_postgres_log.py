@@ -10,7 +10,9 @@ from datetime import timedelta
 
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
+from langchain_ctxmgr.cli import app
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage import postgres_search
@@ -24,6 +26,12 @@ from tests.integration import postgres_restarts
 from tests.postgres_server import own_server
 
 SHORT = timedelta(seconds=1)
+_DISK_IS_FULL = """
+CREATE FUNCTION ctxmgr.disk_is_full() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
+CREATE TRIGGER disk_is_full AFTER INSERT ON ctxmgr.postings EXECUTE FUNCTION ctxmgr.disk_is_full()
+"""
+"""Fails an append as PostgreSQL does where it cannot make a table larger."""
 
 
 @pytest.fixture
@@ -460,6 +468,42 @@ class TestAServerThat:
             assert "made-up" not in str(caught.value)
             log.close()
 
+    def test_is_given_a_wrong_password_says_so_at_once_without_telling_it(self, server):
+        server.ask_for_passwords()
+        try:
+            url = server.url.replace("postgres@", "postgres:sesame@")
+            log = PostgresLog(url, timeout=timedelta(seconds=30))
+            started = time.monotonic()
+            with pytest.raises(
+                StorageError, match=r"postgresql://postgres@127\.0\.0\.1:"
+            ) as caught:
+                log.append(ALICE, talk(1))
+            assert time.monotonic() - started < 20
+            assert "check user and password" in str(caught.value)
+            assert "sesame" not in f"{caught.value!r}"
+            log.close()
+            told = CliRunner().invoke(app, ["--log", url, "doctor", "--json"]).stdout
+            assert "check user and password" in told
+            assert "sesame" not in told
+        finally:
+            server.trust()
+
+    async def test_has_a_full_disk_says_that_nothing_was_recorded(self, log, postgres):
+        log.append(ALICE, talk(1))
+        with postgres.connect() as connection:
+            connection.execute(_DISK_IS_FULL)
+            try:
+                with pytest.raises(StorageError, match="nothing was recorded: free disk space"):
+                    log.append(ALICE, talk(2, first=1))
+                with pytest.raises(StorageError, match="nothing was recorded: free disk space"):
+                    await log.aappend(ALICE, talk(2, first=1))
+            finally:
+                connection.execute("DROP FUNCTION ctxmgr.disk_is_full CASCADE")
+        assert ids(log.history(ALICE)) == ["m0"]
+        await log.aappend(ALICE, talk(2, first=1))
+        assert ids(log.history(ALICE)) == ["m0", "m1", "m2"]
+        assert log.verify(ALICE).ok
+
     def test_is_read_only_says_that_nothing_was_recorded(self, log, postgres):
         log.append(ALICE, talk(1))
         with postgres.superuser() as connection:
@@ -480,11 +524,27 @@ class TestUrls:
                 PostgresLog(url)
             assert "me:sesame" not in str(caught.value)
 
-    def test_limits_must_be_positive(self):
-        with pytest.raises(ValueError, match="max_connections"):
-            PostgresLog("postgresql://h/d", max_connections=0)
-        with pytest.raises(ValueError, match="timeout"):
-            PostgresLog("postgresql://h/d", timeout=timedelta(0))
+    @pytest.mark.parametrize(
+        ("name", "wrong"),
+        [
+            ("max_connections", 0),
+            ("max_connections", "10"),
+            ("max_connections", None),
+            ("timeout", timedelta(0)),
+            ("timeout", 10),
+            ("timeout", None),
+            ("schema", ""),
+            ("schema", None),
+        ],
+    )
+    def test_a_wrong_setting_is_named_with_its_value(self, name, wrong):
+        with pytest.raises(ValueError, match=f"{name} must .*{wrong!r}"):
+            PostgresLog("postgresql://h/d", **{name: wrong})
+
+    def test_what_is_no_text_is_refused(self):
+        for url in (None, 5, b"postgresql://h/d"):
+            with pytest.raises(ValueError, match="url must be text"):
+                PostgresLog(url)
 
     def test_the_constructor_connects_to_nothing(self):
         log = PostgresLog("postgresql+psycopg://me:sesame@192.0.2.1:1/d")

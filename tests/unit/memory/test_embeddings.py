@@ -88,6 +88,12 @@ class TestEmbeddingsFrom:
         with pytest.raises(ValueError, match="embeddings must be"):
             embeddings_from(spec)
 
+    def test_an_openai_model_without_credentials_says_what_to_set(self, monkeypatch):
+        for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY"):
+            monkeypatch.delenv(name, raising=False)
+        with pytest.raises(ValueError, match="'openai:x' needs credentials: set OPENAI_API_KEY"):
+            embeddings_from("openai:x")
+
     def test_nothing_is_loaded_before_it_is_used(self):
         code = (
             "import sys; from langchain_ctxmgr.memory.embeddings import embeddings_from;"

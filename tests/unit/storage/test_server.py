@@ -86,6 +86,8 @@ class TestSettings:
         [
             ({"attempts": 0}, "attempts"),
             ({"timeout": timedelta(0)}, "timeout"),
+            ({"attempts": "4"}, "attempts"),
+            ({"timeout": 5}, "timeout"),
             ({"patience": timedelta(seconds=-1)}, "patience"),
             ({"prefer_grpc": True, "verify": False}, "verify"),
         ],

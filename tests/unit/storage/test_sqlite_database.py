@@ -51,13 +51,14 @@ class TestOpening:
         assert not path.exists()
 
     def test_a_path_that_is_no_file_is_named(self):
-        for path in (":memory:", "", "file:log.db?mode=ro"):
-            with pytest.raises(ValueError, match="path"):
+        for path in (":memory:", "", "file:log.db?mode=ro", "a\0b", b"log.db", None, 5):
+            with pytest.raises(ValueError, match=r"path must .*got"):
                 SqliteLog(path)
 
-    def test_a_busy_timeout_must_be_positive(self, path):
-        with pytest.raises(ValueError, match="busy_timeout"):
-            SqliteLog(path, busy_timeout=timedelta(0))
+    @pytest.mark.parametrize("wrong", [timedelta(0), timedelta(seconds=-1), 0, 10, "10", None])
+    def test_a_busy_timeout_must_be_positive(self, path, wrong):
+        with pytest.raises(ValueError, match=r"busy_timeout must .*got"):
+            SqliteLog(path, busy_timeout=wrong)
 
     def test_a_folder_that_cannot_be_made_is_named(self, tmp_path):
         (tmp_path / "file").write_text("x")
