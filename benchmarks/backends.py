@@ -1,17 +1,19 @@
 """What does each backend cost beside the plain driver or the bare engine under it?
 
 Append and tail read of the message logs, a filtered hybrid query of the vector stores, a get
-of the caches, with 10,000 and 100,000 records (Qdrant Edge also with a million), with memory
-and bytes on disk. Ours and the plain one run in turn, round by round, in one process, so that
-whatever else the machine does hits both; each size runs in a process of its own. What the
-plain side does is told in `backends_logs.py`, `backends_vectors.py` and `backends_caches.py`.
+of the caches, with 10,000 and 100,000 records, with memory and bytes on disk; with `--large`
+Qdrant Edge with a million, and what `backends_tail.py` asks of a million and ten million. Ours
+and the plain one run in turn, round by round, in one process, so that whatever else the machine
+does hits both; each size runs in a process of its own. What the plain side does is told in
+`backends_logs.py`, `backends_vectors.py` and `backends_caches.py`.
 
     python benchmarks/backends.py [--only sqlite postgres edge server local memory redis]
-        [--sizes 10000 100000] [--edge-sizes 1000000] [--postgres URL]
+        [--sizes 10000 100000] [--postgres URL]
+    python benchmarks/backends.py --large [--only edge tail] [--postgres URL]
 
 Needs PostgreSQL (a superuser's URL: it makes a database and roles of its own), redis-server
-on the path and the `dev` extra. With
-`--only` the other figures of an earlier run are kept.
+on the path, the `dev` extra, and for ten million messages 20 GB of PostgreSQL's disk. Figures
+that an earlier run took of other backends and sizes are kept.
 """
 
 from __future__ import annotations
@@ -30,10 +32,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import report
 
 POSTGRES: Final = "postgresql://postgres@127.0.0.1:5432/postgres"
-PARTS: Final = ("sqlite", "postgres", "edge", "server", "local", "memory", "redis")
+PARTS: Final = ("sqlite", "postgres", "tail", "edge", "server", "local", "memory", "redis")
+LARGE: Final = (("edge", 1_000_000), ("tail", 1_000_000), ("tail", 10_000_000))
 ROUNDS: Final = {
     "sqlite": 600,
     "postgres": 400,
+    "tail": 300,
     "edge": 300,
     "server": 150,
     "local": 20,
@@ -58,6 +62,10 @@ def measure(part: str, size: int, postgres: str) -> dict[str, Any]:
         return getattr(backends_caches, {"memory": "memory", "redis": "in_redis"}[part])(
             size, rounds
         )
+    if part == "tail":
+        import backends_tail
+
+        return backends_tail.tail(size, rounds, postgres)
     import backends_vectors
 
     work = {
@@ -73,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--edge-sizes", type=int, nargs="*", default=[1_000_000])
+    parser.add_argument("--large", action="store_true")
     parser.add_argument("--postgres", default=POSTGRES)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -81,19 +89,20 @@ def main() -> None:
         part, size = arguments.one
         print(json.dumps(measure(part, int(size), arguments.postgres)))
         return
-    is_new = set(arguments.only) == set(PARTS)
-    for part in arguments.only:
-        for size in (*arguments.sizes, *(arguments.edge_sizes if part == "edge" else ())):
-            row = {
-                "backend": part,
-                "records": size,
-                "load": os.getloadavg()[0],
-                **_in_a_process(part, size, arguments.postgres),
-            }
-            print(f"{part} {size:,} (load {row['load']:.1f}): {_shown(row)}", flush=True)
-            # After each step: the later ones take long.
-            _write([row] if is_new else [*_kept(part, size), row])
-            is_new = False
+    usual = [(part, size) for part in PARTS if part != "tail" for size in arguments.sizes]
+    for part, size in LARGE if arguments.large else usual:
+        if part not in arguments.only:
+            continue
+        row = {
+            "backend": part,
+            "records": size,
+            "commit": report.commit(),
+            "load": os.getloadavg()[0],
+            **_in_a_process(part, size, arguments.postgres),
+        }
+        print(f"{part} {size:,} (load {row['load']:.1f}): {_shown(row)}", flush=True)
+        # After each step: the later ones take long.
+        _write([*_kept(part, size), row])
 
 
 def _kept(part: str, size: int) -> list[dict[str, Any]]:

@@ -94,6 +94,18 @@ def backends(figures: dict[str, Any]) -> list[str]:
     table += [
         "",
         (
+            "| PostgreSQL thread of | read of the last 20, ms | of one of 1,000 | append, ms "
+            "| of one of 1,000 | disk, bytes each |"
+        ),
+        "|---" * 6 + "|",
+    ]
+    for row in _of(rows, "tail"):
+        read, append = _paired(row["tail_read_of_short"]), _paired(row["append_of_short"])
+        disk = f"{row['disk_bytes_per_record']:,.0f}"
+        table.append(f"| {row['records']:,} | {' | '.join([*read, *append, disk])} |")
+    table += [
+        "",
+        (
             "| vectors | points | hybrid query, ms | of the bare engine | disk, bytes each | "
             "memory, MiB |"
         ),

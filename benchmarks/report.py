@@ -79,7 +79,7 @@ def write(name: str, figures: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     about = {
         "command": " ".join(["python", *sys.argv]),
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python "
         f"{platform.python_version()}",
@@ -89,7 +89,8 @@ def write(name: str, figures: dict[str, Any]) -> Path:
     return path
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The version measured, as git names it."""
     git = shutil.which("git")
     if git is None:
         return "unknown"
