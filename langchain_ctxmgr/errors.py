@@ -33,7 +33,7 @@ class LogError(StorageError):
 
 
 class ReadOnlyLogError(LogError):
-    """The message log's file is there and cannot be written."""
+    """The message log can be read and not written: no right to, or no room."""
 
 
 class ShardInUseError(StorageError):

@@ -1,13 +1,14 @@
 """Appending to the log, or to a spool on this machine while the log is down.
 
 What waits in the spool goes to the log first, in the order it came in, so a thread is
-recorded in the order it was said. One run at a time hands it over, a bounded number of entries
-a turn; until it is done, what is recorded meanwhile waits behind it. Without a spool an append
+recorded in the order it was said. One run at a time hands it over, for a bounded time in each
+turn; until it is done, what is recorded meanwhile waits behind it. Without a spool an append
 that fails is an error.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, TypeVar
@@ -23,8 +24,8 @@ from langchain_ctxmgr.storage.spool import Spool, named
 
 T = TypeVar("T")
 
-REPLAY_STEP: Final = 64
-"""Entries a turn hands over at most, so that a long outage never holds one turn up."""
+REPLAY_SECONDS: Final = 0.25
+"""How long a call begins to hand over entries, so that a long outage never holds one turn up."""
 
 
 class Recorder:
@@ -114,18 +115,20 @@ class Recorder:
         return (yield from self._log_append(scope, drafts))
 
     def _replay(self, spool: Spool) -> Plan[bool]:
-        """Hand over what waits, up to `REPLAY_STEP` entries; whether nothing is left."""
+        """Hand over what waits, for `REPLAY_SECONDS`; whether nothing is left."""
         if spool.is_empty:
             return True
         if not self._replaying.acquire(blocking=False):
             return False
         try:
-            for _ in range(REPLAY_STEP):
+            until = time.monotonic() + REPLAY_SECONDS
+            while True:
                 entry = yield from call(spool.first)
                 if entry is None:
                     return True
                 yield from self._log_append(entry.scope, entry.drafts)
                 yield from call(spool.remove, entry.id)
-            return False
+                if time.monotonic() >= until:
+                    return False
         finally:
             self._replaying.release()

@@ -24,7 +24,7 @@ from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 
 from langchain_ctxmgr.errors import LogError
 from langchain_ctxmgr.storage.arguments import positive_count, positive_time
-from langchain_ctxmgr.storage.postgres_errors import Attempts, Server
+from langchain_ctxmgr.storage.postgres_errors import OVERDUE, Attempts, OverdueError, Server
 from langchain_ctxmgr.storage.postgres_pool import AsyncConnection, AsyncPool, Connection, Pool
 from langchain_ctxmgr.storage.postgres_schema import MIGRATIONS, migrate, schema_version
 from langchain_ctxmgr.storage.postgres_work import Row, Work
@@ -87,7 +87,7 @@ class Database:
         self._check_process()
         attempts = Attempts(self.server, self._timeout)
         if not self._opening.acquire(timeout=attempts.seconds_left):
-            raise LogError(f"{self.server.name}: the server did not answer in time")
+            raise LogError(f"{self.server.name}: {OVERDUE}")
         try:
             while not self._ready:
                 try:
@@ -217,13 +217,20 @@ class Database:
             connection = pool.take()
             is_new = connection is None
             if connection is None:
-                connection = await AsyncConnection.connect(self.server.url, **_parameters(attempts))
+                connection = await self._aconnected(attempts)
             with pool.using(connection):
                 if is_new:
                     connection.until = attempts.until
                     greeting = await connection.execute(_GREETING, self._greeting())
                     self._meet(connection, await greeting.fetchone())
                 yield connection
+
+    async def _aconnected(self, attempts: Attempts) -> AsyncConnection:
+        try:
+            async with asyncio.timeout(attempts.seconds_left):
+                return await AsyncConnection.connect(self.server.url, **_parameters(attempts))
+        except TimeoutError:  # libpq's own time-out is 2 s at least
+            raise OverdueError(OVERDUE) from None
 
     async def _loop_pool(self) -> AsyncPool:
         loop = asyncio.get_running_loop()

@@ -13,10 +13,11 @@ from typing import Final
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from langchain_ctxmgr.errors import LogError
+from langchain_ctxmgr.errors import LogError, ReadOnlyLogError
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
+OVERDUE: Final = "the server did not answer in time"
 _CONFLICTS: Final = frozenset({"40001", "40P01"})
 """Serialization failure, deadlock: nothing was done, and the next try meets other company."""
 _RESTARTING: Final = ("starting up", "shutting down", "recovery", "too many clients", "terminating")
@@ -35,6 +36,8 @@ _REMEDIES: Final = {
     "57014": "the statement took longer than the timeout; try again, or raise it",
     "55P03": "another writer holds the thread; try again",
 }
+_UNWRITABLE: Final = frozenset({"53100", "25006"})
+"""Disk full, read-only: what is there can be read."""
 _REFUSALS: Final = {
     "password authentication failed": "check user and password in the URL",
     "no password supplied": "give the password in the URL, or in libpq's password file",
@@ -85,7 +88,8 @@ class Server:
             unreachable = "make sure that the server runs and can be reached"
             refusals = (_REFUSALS[said] for said in _REFUSALS if said in text)
             remedy = next(refusals, unreachable)
-        return LogError(f"{self.name}: {text}{'; ' if remedy else ''}{remedy or ''}")
+        kind = ReadOnlyLogError if error.sqlstate in _UNWRITABLE else LogError
+        return kind(f"{self.name}: {text}{'; ' if remedy else ''}{remedy or ''}")
 
 
 class Attempts:

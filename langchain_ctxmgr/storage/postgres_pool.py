@@ -3,8 +3,11 @@
 A connection whose operation did not end cleanly (an error, a cancellation, a server that
 does not answer) is closed, never given back.
 
-The pools are our own: psycopg's keep worker threads or tasks, which a fork loses and an
-event loop leaves behind when it closes without notice.
+The pools are our own, because psycopg_pool's fill and mend themselves with worker threads or
+tasks. A forked child has the pool without its workers and waits for connections nobody makes;
+an event loop that ends without closing its pool leaves tasks that warn, and connections open.
+These make a connection where it is used, so there is nothing to start, and a child or a loop
+begins with an empty pool.
 """
 
 from __future__ import annotations
@@ -15,18 +18,17 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 
 from langchain_ctxmgr.errors import LogError
-from langchain_ctxmgr.storage.postgres_errors import OverdueError
+from langchain_ctxmgr.storage.postgres_errors import OVERDUE, OverdueError
 from langchain_ctxmgr.storage.postgres_work import Batch, Row
 
 RV = TypeVar("RV")
-_OVERDUE: Final = "the server did not answer in time"
 
 
 class Connection(psycopg.Connection[Row]):
@@ -74,7 +76,7 @@ def _overdue_told(connection: Connection | AsyncConnection) -> Generator[None, N
         yield
     except psycopg.Error as error:
         if error.sqlstate is None and time.monotonic() > connection.until:
-            raise OverdueError(_OVERDUE) from None
+            raise OverdueError(OVERDUE) from None
         raise
 
 
@@ -85,7 +87,7 @@ def _bounded(waits: PQGen[RV], until: float) -> PQGen[RV]:
         while True:
             ready = yield wait
             if not ready and time.monotonic() > until:
-                raise OverdueError(_OVERDUE)
+                raise OverdueError(OVERDUE)
             wait = waits.send(ready)
     except StopIteration as stop:
         return stop.value

@@ -369,7 +369,8 @@ class Database:
         code = _code(error)
         if code in _REMEDIES:
             is_there = os.path.isfile(self.path)  # noqa: PTH113 - `Path.is_file` may itself raise
-            kind = ReadOnlyLogError if is_there and _is_unwritable(error) else LogError
+            is_readable = is_there and (_is_unwritable(error) or code == sqlite3.SQLITE_FULL)
+            kind = ReadOnlyLogError if is_readable else LogError
             raise kind(f"{self.path}: {error}; {_REMEDIES[code]}") from error
         if self._closed:
             raise LogError(f"the message log {self.path} was closed in use") from error

@@ -47,7 +47,7 @@ LOG_TIMEOUT = timedelta(seconds=10)
 WORK_SECONDS = 5
 """For a turn's own work, twenty at a time on a machine that is busy."""
 LONGEST_TURN = {
-    "nothing": WORK_SECONDS,
+    "nothing": LOG_TIMEOUT.total_seconds(),
     "postgres": LOG_TIMEOUT.total_seconds() + WORK_SECONDS,
     "qdrant": ConnectionSettings().patience.total_seconds() + WORK_SECONDS,
     "redis": 4 * CACHE_TIMEOUT.total_seconds() + WORK_SECONDS,

@@ -123,6 +123,19 @@ class TestPrepare:
             assert manager.prepare(scope=SCOPE, query="And now?", max_tokens=200).messages
         assert log.refused == 0
 
+    def test_a_full_disk_leaves_the_history_to_be_read(self, tmp_path):
+        log = SqliteLog(tmp_path / "log.sqlite3")
+        with ContextManager(log=log, model="gpt-4o-mini") as manager:
+            manager.record(HumanMessage("I live in Oslo.", id="m1"), scope=SCOPE)
+            log._database.read(lambda c: c.execute("PRAGMA max_page_count = 1"))
+            with pytest.raises(LogError, match="nothing was recorded: free disk space"):
+                manager.record(HumanMessage("x" * 100_000), scope=SCOPE)
+            asked = {"scope": SCOPE, "query": HumanMessage("Where do I live?", id="q")}
+            assert len(manager.prepare(**asked, max_tokens=200).messages) == 2
+            log._database.read(lambda c: c.execute("PRAGMA max_page_count = 1000000"))
+            assert manager.record(HumanMessage("I moved."), scope=SCOPE)
+        log.close()
+
     def test_without_a_question_there_is_nothing_to_answer(self, manager, log):
         log.is_down = True
         with pytest.raises(LogError, match="down"):
@@ -179,15 +192,15 @@ class TestSpool:
             assert manager.history(scope=SCOPE) == []
 
     def test_more_than_a_turn_hands_over_keeps_its_order(self, manager, log, monkeypatch):
-        monkeypatch.setattr("langchain_ctxmgr.recording.REPLAY_STEP", 2)
+        monkeypatch.setattr("langchain_ctxmgr.recording.REPLAY_SECONDS", 0.0)
         said = [f"message {number}" for number in range(6)]
         log.is_down = True
         for text in said[:4]:
             manager.record(HumanMessage(text), scope=SCOPE)
         log.is_down = False
         assert manager.record(HumanMessage(said[4]), scope=SCOPE) == []
-        manager.prepare(scope=SCOPE, query="?", max_tokens=200)
-        manager.prepare(scope=SCOPE, query="?", max_tokens=200)
+        for _ in range(4):
+            manager.prepare(scope=SCOPE, query="?", max_tokens=200)
         assert len(manager.record(HumanMessage(said[5]), scope=SCOPE)) == 1
         assert [message.content for message in manager.history(scope=SCOPE)] == said
 
