@@ -20,7 +20,7 @@ from langchain_core.messages import BaseMessage
 
 from langchain_ctxmgr.budget.tokens import TokenCounter, middle_cut
 from langchain_ctxmgr.errors import ContextOverflowError
-from langchain_ctxmgr.prompt.validity import Group, role_of
+from langchain_ctxmgr.prompt.validity import Group, asked_by, role_of
 
 MIN_RESULT_TOKENS = 32
 """A cut result keeps at least this much: less says nothing but that it was cut."""
@@ -127,6 +127,12 @@ class _Round:
         self.cut_tokens = fixed + sum(min(size, self._cut) for size in sizes)
 
     @property
+    def is_speech(self) -> bool:
+        """Whether it is something that the model said, calling nothing."""
+        message = self.group.messages[0]
+        return role_of(message) == "ai" and not asked_by(message)
+
+    @property
     def tokens(self) -> int:
         """At most what the round costs in its state."""
         if self.state is _State.GONE:
@@ -202,6 +208,7 @@ def fit_turn(
         return FittedTurn(messages=(*question.messages, *traffic), tokens=needed + total, trims=())
     rounds = [_Round(group, room, counter) for group in groups[1:]]
     _settle(rounds, room)
+    _end_without_speech(rounds)
     messages = list(question.messages)
     tokens = needed
     trims: list[Trim] = []
@@ -236,6 +243,15 @@ def _settle(rounds: Sequence[_Round], room: int) -> None:
             if total <= target:
                 break
             total = _give_way(older, state, total, room // 2)
+
+
+def _end_without_speech(rounds: Sequence[_Round]) -> None:
+    """Leave out what the model said last where the rounds after it are gone: it speaks next."""
+    for part in reversed(rounds):
+        if part.state is not _State.GONE:
+            if not part.is_speech:
+                return
+            part.state = _State.GONE
 
 
 def _give_way(rounds: Sequence[_Round], state: _State, total: int, target: int) -> int:

@@ -59,6 +59,13 @@ class TestFitTurn:
         assert fitted.tokens <= 1_000
         assert fitted.messages[-1].id == "rc0-0"
 
+    def test_a_turn_whose_last_round_is_gone_does_not_end_with_what_the_model_said(self, counter):
+        question, *one = rounds(900)
+        spoken = AIMessage([{"type": "thinking", "thinking": "hm", "signature": "c2ln"}], id="s")
+        fitted = fit([question, spoken, *one], counter.message(question) + 20, counter)
+        assert list(fitted.messages) == [question]
+        assert [trim.message for trim in fitted.trims] == [spoken, *one]
+
     def test_question_and_reasoning_are_never_touched(self, counter):
         messages = rounds(900, 900, 900)
         fitted = fit(messages, 1_200, counter)
