@@ -21,8 +21,10 @@ from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage.vectors import (
     CODES,
     DENSE,
+    PAIRS,
     SCOPES_FIELD,
     SPARSE_NAMES,
+    TERMS,
     TIE_POINTS,
     Ask,
     Condition,
@@ -46,6 +48,8 @@ _OVERSAMPLING = 2.0
 _BEYOND = 1
 """Points fetched beyond a query's limit, to tell whether the score there is tied. Ties are
 rare, and `TIE_POINTS` on each query would take a tenth of its time: a tied one is asked again."""
+_OFTEN_TIED = frozenset({TERMS, PAIRS})
+"""Which of a few words a point holds gives few different scores: asked for `TIE_POINTS` at once."""
 
 _KEYWORDS = (SCOPES_FIELD, "thread_id", "user_id", "kind")
 
@@ -180,7 +184,9 @@ def codes(shard: edge.EdgeShard, scope: Scope, ids: Sequence[int]) -> dict[int, 
 def search(shard: edge.EdgeShard, scope: Scope, asks: Sequence[Ask | None]) -> list[list[Hit]]:
     """The hits of each ask, in one batch."""
     idf = edge.IdfParams(_corpus(shard, scope))
-    requests = [_request(ask, idf, is_narrow=not ask.is_dense) for ask in asks if ask]
+    requests = [
+        _request(ask, idf, is_narrow=not ask.is_dense, beyond=_beyond(ask)) for ask in asks if ask
+    ]
     found = iter(shard.query_batch(edge.QueryBatchRequest(requests)))
     return [_hits(shard, ask, next(found), idf) if ask else [] for ask in asks]
 
@@ -217,6 +223,10 @@ def _request(
     )
 
 
+def _beyond(ask: Ask) -> int:
+    return TIE_POINTS if ask.using in _OFTEN_TIED else _BEYOND
+
+
 def _broad_limit(ask: Ask) -> int:
     return ask.limit * (2 if ask.needed[1:] else 1) + _BEYOND
 
@@ -229,7 +239,8 @@ def _hits(
         if len(kept) <= ask.limit and len(points) == _broad_limit(ask):
             kept = shard.query(_request(ask, idf, is_narrow=True))
         points = kept
-    if len(points) > ask.limit and points[ask.limit].score == points[ask.limit - 1].score:
+    is_tied = len(points) > ask.limit and points[ask.limit].score == points[ask.limit - 1].score
+    if is_tied and _beyond(ask) < TIE_POINTS:
         points = shard.query(_request(ask, idf, is_narrow=True, beyond=TIE_POINTS))
     ids = cast("list[int]", [point.id for point in points])
     return best_first([point.score for point in points], ids, ask.limit)
