@@ -60,7 +60,7 @@ except ImportError as error:
 CANDIDATES: Final = 256
 """Items from each arm that are weighed; deeper pages take as many more."""
 KEYWORD_SHARE: Final = 0.5
-"""Of a score, beside that of meaning. Neither was found better than even."""
+"""Of a score, beside that of meaning: even shares, a choice that nothing was measured for."""
 IMPORTANCE_SHARE: Final = 0.2
 """At most so much of a score is importance: it orders what fits alike."""
 _KEYWORDS: Final = "keywords"
