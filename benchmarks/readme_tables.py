@@ -47,6 +47,9 @@ def evidence_recall(figures: dict[str, Any]) -> list[str]:
             "|---" * (len(budgets) + 2) + "|",
         ]
         for method, found in part["methods"].items():
+            if "missing" in found:
+                rows.append(f"| {method} | cannot be had here {'| ' * (len(budgets) + 1)}|")
+                continue
             at = found["budgets"]
             cells = [_share(at[str(budget)]["recall"]) for budget in budgets]
             cells.append(_share(at["1000"]["all_gold"]))

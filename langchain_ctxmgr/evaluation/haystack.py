@@ -81,7 +81,7 @@ def generated_haystack(tokens: int) -> list[BaseMessage]:
     size = counter_for(None).text
     messages: list[BaseMessage] = []
     said = 0
-    for message in _conversation():
+    for message in endless_conversation():
         messages.append(message)
         said += size(message.text)
         if said >= tokens:
@@ -89,7 +89,8 @@ def generated_haystack(tokens: int) -> list[BaseMessage]:
     return messages
 
 
-def _conversation() -> Iterator[BaseMessage]:
+def endless_conversation() -> Iterator[BaseMessage]:
+    """The messages that a generated haystack is the beginning of."""
     rng = random.Random(_SEED)  # noqa: S311 - made-up text, not a secret
     phrases = _phrases()
     slots: dict[str, Callable[[], str]] = {
