@@ -1,9 +1,8 @@
 """Appending to the log, or to a spool on this machine while the log is down.
 
-What waits in the spool goes to the log first, in the order it came in, so a thread is
-recorded in the order it was said. One run at a time hands it over, for a bounded time in each
-turn; until it is done, what is recorded meanwhile waits behind it. Without a spool an append
-that fails is an error.
+What waits in the spool goes to the log first, each thread in the order it was said. One run at
+a time hands it over, for a bounded time in each turn; until it is done, what is recorded
+meanwhile waits behind it. Without a spool an append that fails is an error.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from langchain_ctxmgr.storage.spool import Spool, named
 T = TypeVar("T")
 
 REPLAY_SECONDS: Final = 0.25
-"""How long a call begins to hand over entries, so that a long outage never holds one turn up."""
+"""How long a call begins to hand over what waits, so that a long outage never holds one turn up."""
 
 
 class Recorder:
@@ -123,11 +122,11 @@ class Recorder:
         try:
             until = time.monotonic() + REPLAY_SECONDS
             while True:
-                entry = yield from call(spool.first)
-                if entry is None:
+                waiting = yield from call(spool.first)
+                if waiting is None:
                     return True
-                yield from self._log_append(entry.scope, entry.drafts)
-                yield from call(spool.remove, entry.id)
+                yield from self._log_append(waiting.scope, waiting.drafts)
+                yield from call(spool.remove, waiting.entries)
                 if time.monotonic() >= until:
                     return False
         finally:

@@ -1,18 +1,21 @@
 """Messages that wait on this machine's disk until the log can be written again.
 
 A SQLite file of its own. A call's messages are one entry, kept in the order they came in,
-and stay until the log has them: an entry may reach the log twice, so every message in it
-has an id, by which the log knows it again.
+and stay until the log has them: they may reach the log twice, so every message has an id, by
+which the log knows it again. What waits is handed over a thread at a time, for the order
+between threads is told by nothing but the messages' own times.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sqlite3
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
@@ -24,12 +27,15 @@ from langchain_ctxmgr.storage.codec import decode, encode
 from langchain_ctxmgr.storage.rows import pack_terms, unpack_terms
 
 _TIMEOUT_SECONDS: Final = 10.0
+_ENTRIES: Final = 64
+"""At most so many are handed over at once."""
 
 
-class SpoolEntry(NamedTuple):
-    """What one call recorded while the log was down."""
+class Waiting(NamedTuple):
+    """What calls recorded for one thread while the log was down, in their order."""
 
-    id: int
+    entries: list[int]
+    """Ids, one a call."""
     scope: Scope
     drafts: list[Draft]
 
@@ -73,28 +79,35 @@ class Spool:
         self._is_empty = False
         return kept
 
-    def first(self) -> SpoolEntry | None:
-        """The entry that has waited longest."""
+    def first(self) -> Waiting | None:
+        """The oldest entries of the thread that has waited longest."""
         with self._lock, self._connected() as connection:
-            entry = connection.execute(
-                "SELECT id, tenant_id, thread_id, user_id FROM entries ORDER BY id LIMIT 1"
-            ).fetchone()
-            if entry is None:
+            entries = connection.execute(
+                "SELECT later.id, later.tenant_id, later.thread_id, later.user_id "
+                "FROM (SELECT * FROM entries ORDER BY id LIMIT 1) oldest JOIN entries later "
+                "ON later.tenant_id = oldest.tenant_id AND later.thread_id IS oldest.thread_id "
+                "ORDER BY later.id LIMIT ?",
+                (_ENTRIES,),
+            ).fetchall()
+            if not entries:
                 self._is_empty = True
                 return None
+            _, tenant_id, thread_id, user_id = entries[0]
+            ids = [entry[0] for entry in takewhile(lambda entry: entry[3] == user_id, entries)]
             rows = connection.execute(
                 "SELECT at, tokens, encoding, importance, terms, cues, payload FROM drafts "
-                "WHERE entry = ? ORDER BY rowid",
-                (entry[0],),
+                "WHERE entry IN (SELECT value FROM json_each(?)) ORDER BY entry, rowid",
+                (json.dumps(ids),),
             )
-            scope = Scope(tenant_id=entry[1], thread_id=entry[2], user_id=entry[3])
-            return SpoolEntry(entry[0], scope, [_draft(row) for row in rows])
+            scope = Scope(tenant_id=tenant_id, thread_id=thread_id, user_id=user_id)
+            return Waiting(ids, scope, [_draft(row) for row in rows])
 
-    def remove(self, entry_id: int) -> None:
-        """Forget an entry that the log has; nothing of its text stays in the file."""
+    def remove(self, entries: Sequence[int]) -> None:
+        """Forget entries that the log has; nothing of their text stays in the file."""
+        ids = [(entry,) for entry in entries]
         with self._lock, self._connected() as connection:
-            connection.execute("DELETE FROM drafts WHERE entry = ?", (entry_id,))
-            connection.execute("DELETE FROM entries WHERE id = ?", (entry_id,))
+            connection.executemany("DELETE FROM drafts WHERE entry = ?", ids)
+            connection.executemany("DELETE FROM entries WHERE id = ?", ids)
             connection.commit()
 
     def erase(self, scope: Scope) -> int:
@@ -130,13 +143,13 @@ class Spool:
         """`put` without blocking the event loop."""
         return await asyncio.to_thread(self.put, scope, drafts)
 
-    async def afirst(self) -> SpoolEntry | None:
+    async def afirst(self) -> Waiting | None:
         """`first` without blocking the event loop."""
         return await asyncio.to_thread(self.first)
 
-    async def aremove(self, entry_id: int) -> None:
+    async def aremove(self, entries: Sequence[int]) -> None:
         """`remove` without blocking the event loop."""
-        await asyncio.to_thread(self.remove, entry_id)
+        await asyncio.to_thread(self.remove, entries)
 
     async def aerase(self, scope: Scope) -> int:
         """`erase` without blocking the event loop."""
@@ -188,4 +201,5 @@ CREATE TABLE IF NOT EXISTS drafts (
     importance REAL NOT NULL, terms BLOB NOT NULL, cues INTEGER NOT NULL, payload BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS drafts_by_entry ON drafts (entry);
+CREATE INDEX IF NOT EXISTS entries_by_thread ON entries (tenant_id, thread_id);
 """

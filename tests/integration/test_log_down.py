@@ -164,7 +164,7 @@ class TestSpool:
         spool = manager._recorder._spool
         remove = spool.remove
 
-        def dying(entry_id: int) -> None:
+        def dying(entries: list[int]) -> None:
             monkeypatch.setattr(spool, "remove", remove)
             raise KeyboardInterrupt
 
@@ -193,6 +193,7 @@ class TestSpool:
 
     def test_more_than_a_turn_hands_over_keeps_its_order(self, manager, log, monkeypatch):
         monkeypatch.setattr("langchain_ctxmgr.recording.REPLAY_SECONDS", 0.0)
+        monkeypatch.setattr("langchain_ctxmgr.storage.spool._ENTRIES", 1)
         said = [f"message {number}" for number in range(6)]
         log.is_down = True
         for text in said[:4]:

@@ -31,9 +31,20 @@ class TestSpool:
         spool.put(BOB, talk(2))
         first = spool.first()
         assert (first.scope, first.drafts) == (ALICE, [said])
-        spool.remove(first.id)
+        spool.remove(first.entries)
         assert spool.first().scope == BOB
         assert [each.message.id for each in spool.first().drafts] == ["m0", "m1"]
+
+    def test_a_thread_comes_at_once_up_to_where_another_user_speaks(self, spool):
+        nobody = replace(ALICE, user_id=None)
+        for scope, text in ((ALICE, "a"), (BOB, "b"), (ALICE, "c"), (nobody, "d"), (ALICE, "e")):
+            spool.put(scope, [draft(message=HumanMessage(text, id=text))])
+        handed = []
+        while waiting := spool.first():
+            said = "".join(str(each.message.content) for each in waiting.drafts)
+            handed.append((waiting.scope, said))
+            spool.remove(waiting.entries)
+        assert handed == [(ALICE, "ac"), (BOB, "b"), (nobody, "d"), (ALICE, "e")]
 
     def test_each_message_is_given_an_id_so_that_the_log_knows_it_again(self, spool):
         (named,) = spool.put(ALICE, [draft(message=HumanMessage("hello"))])
@@ -45,7 +56,7 @@ class TestSpool:
         spool.put(ALICE, talk(1))
         again = Spool(spool.path)
         assert not again.is_empty
-        again.remove(again.first().id)
+        again.remove(again.first().entries)
         assert again.first() is None
         assert again.is_empty
 
@@ -66,7 +77,7 @@ class TestSpool:
         scopes = [replace(ALICE, thread_id=f"t{n}") for n in range(20)]
         await asyncio.gather(*(spool.aput(scope, talk(2)) for scope in scopes))
         seen = set()
-        while entry := await spool.afirst():
-            seen.add(entry.scope)
-            await spool.aremove(entry.id)
+        while waiting := await spool.afirst():
+            seen.add(waiting.scope)
+            await spool.aremove(waiting.entries)
         assert seen == set(scopes)
