@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from langchain_ctxmgr.budget.allocation import ContextBudget, RiskLevel, Strategy
     from langchain_ctxmgr.budget.models import register_model
+    from langchain_ctxmgr.compression.chat_summarizer import ChatSummarizer
     from langchain_ctxmgr.errors import ContextOverflowError
     from langchain_ctxmgr.manager import ContextManager
     from langchain_ctxmgr.memory.retriever import MemoryRetriever
     from langchain_ctxmgr.records import PreparedContext, Scope
 
 __all__ = [
+    "ChatSummarizer",
     "ContextBudget",
     "ContextManager",
     "ContextOverflowError",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ChatSummarizer": "compression.chat_summarizer",
     "ContextBudget": "budget.allocation",
     "ContextManager": "manager",
     "ContextOverflowError": "errors",

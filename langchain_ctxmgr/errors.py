@@ -44,5 +44,9 @@ class DamagedIndexError(StorageError):
     """The vectors cannot be read; the log holds everything they were made from."""
 
 
+class SummaryError(RuntimeError):
+    """A chat model's answer cannot be used as a summary; the one before it stays."""
+
+
 class UnknownModelError(LookupError):
     """Nothing is known of a model's window; the message says how to register it."""

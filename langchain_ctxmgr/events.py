@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TypeAlias
 
 _logger = logging.getLogger("langchain_ctxmgr")
@@ -48,7 +49,7 @@ class Degraded:
     """A part failed and the turn went on without it."""
 
     part: str
-    """`vectors`, `embeddings`, `cache` or `log`."""
+    """`vectors`, `embeddings`, `cache`, `log` or `summarizer`."""
     reason: str
     fallback: str
     """What was used in its place."""
@@ -62,7 +63,25 @@ class CaughtUp:
     remaining: int
 
 
-Event: TypeAlias = Recorded | Prepared | Trimmed | Degraded | CaughtUp
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summarized:
+    """A thread's summary was brought up to date."""
+
+    tenant_id: str
+    thread_id: str
+    messages: int
+    """New ones that it covers."""
+    statements: int
+    """What it now consists of."""
+    supported: float
+    """Share of what the model wrote that the messages bear out, 0 to 1."""
+    unsupported: tuple[str, ...]
+    """What was replaced by the sentences it was about, and why."""
+    cost_usd: Decimal | None
+    """What it took; None where the price is unknown."""
+
+
+Event: TypeAlias = Recorded | Prepared | Trimmed | Degraded | CaughtUp | Summarized
 Listener: TypeAlias = Callable[[Event], None]
 
 

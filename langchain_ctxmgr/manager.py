@@ -6,6 +6,7 @@ rebuilt. Each method that waits is a plan, so it has an async twin.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from langchain_ctxmgr.budget.allocation import Analysis, ContextBudget, analyze
 from langchain_ctxmgr.budget.calibration import Calibration, PromptSizes
 from langchain_ctxmgr.budget.tokens import CACHE_SIZE, counter_for
 from langchain_ctxmgr.closable import Closable
+from langchain_ctxmgr.compression.chat_summarizer import ChatSummarizer
 from langchain_ctxmgr.compression.extractive import ExtractiveSummarizer
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import Listener, Recorded, emit
@@ -56,6 +58,7 @@ from langchain_ctxmgr.records import (
     Memory,
     PreparedContext,
     Scope,
+    Summary,
 )
 from langchain_ctxmgr.retention import Eraser
 from langchain_ctxmgr.settings import Settings, require
@@ -63,6 +66,7 @@ from langchain_ctxmgr.storage.cache import Cache
 from langchain_ctxmgr.storage.message_log import MessageLog, Verification
 from langchain_ctxmgr.storage.spool import Spool
 from langchain_ctxmgr.storage.vectors import VectorStore
+from langchain_ctxmgr.summaries.service import Summaries
 from langchain_ctxmgr.view.builder import ViewBuilder
 from langchain_ctxmgr.view.frame import Summarizer, ViewParts
 
@@ -86,7 +90,10 @@ class ContextManager(Closable):
         embeddings: A LangChain `Embeddings`, `sentence-transformers:<name or path>`,
             `openai:<name>`, or None for keyword recall only. One without a model's name goes
             by its class and plain settings; `Embedder(model, name)` names any.
-        summarizer: Makes the summary of what lies before the window; None: extractive.
+        summarizer: Makes the summary of what lies before the window. A chat model, or a
+            `ChatSummarizer` with settings of its own, does so beside the turns; until its
+            summary is made, and with None, sentences are extracted. A `Summarizer` is asked
+            within the turn.
         selection: Chooses what of the history is shown word for word (`prompt.window`:
             `LastTurns`, `SlidingWindow`, …) and reads all of it; None: the full history
             while it fits, then a window over the newest part that moves rarely.
@@ -110,7 +117,7 @@ class ContextManager(Closable):
         vectors: VectorStore | str | None = None,
         model: str | BaseChatModel | None = None,
         embeddings: Embeddings | str | Embedder | None = None,
-        summarizer: Summarizer | None = None,
+        summarizer: Summarizer | ChatSummarizer | BaseChatModel | None = None,
         selection: Selector | None = None,
         order: Order = Order.CACHE_STABLE,
         budget: ContextBudget | None = None,
@@ -139,6 +146,7 @@ class ContextManager(Closable):
         self._indexer = Indexer(
             log, vectors, embedder, breakers=breakers, listeners=self._listeners
         )
+        self._summaries = self._summaries_by(summarizer)
         self._recall = Recall(
             log,
             vectors,
@@ -152,7 +160,8 @@ class ContextManager(Closable):
             ViewParts(
                 log=log,
                 recall=self._recall,
-                summarizer=summarizer or ExtractiveSummarizer(),
+                summarizer=_within_turns(summarizer),
+                summaries=None if self._summaries is None else self._summaries.store,
                 counter=self._counter,
                 selector=selection,
                 log_breaker=breakers.log,
@@ -256,6 +265,8 @@ class ContextManager(Closable):
             appended=len(records),
         )
         emit(self._listeners, event)
+        if self._summaries is not None:
+            self._summaries.recorded(str(thread.tenant_id))
         return records
 
     def prepare(
@@ -467,6 +478,59 @@ class ContextManager(Closable):
         )
         return list(found.memories)
 
+    def summarize(self, *, scope: Scope) -> Summary:
+        """The chat model's summary of a thread, brought up to date now.
+
+        It covers whole sections (`ChatSummarizer.section_tokens`); empty before the first is
+        complete. Otherwise it is made beside the turns, by itself.
+
+        Raises:
+            ValueError: If the manager has no chat model for summaries.
+            SummaryError: If the model's answer cannot be used; the summary stays what it was.
+        """
+        return run(self._by_model().update(self._thread(scope)))
+
+    async def asummarize(self, *, scope: Scope) -> Summary:
+        """`summarize` on an event loop."""
+        return await arun(self._by_model().update(self._thread(scope)))
+
+    def resummarize(self, *, scope: Scope) -> Summary:
+        """`summarize` from the first message on, whatever was summed up before.
+
+        Raises:
+            ValueError: If the manager has no chat model for summaries.
+            SummaryError: If an answer of the model cannot be used.
+        """
+        return run(self._by_model().remake(self._thread(scope)))
+
+    async def aresummarize(self, *, scope: Scope) -> Summary:
+        """`resummarize` on an event loop."""
+        return await arun(self._by_model().remake(self._thread(scope)))
+
+    def _by_model(self) -> Summaries:
+        if self._summaries is None:
+            raise ValueError("summarizer must be a chat model or a ChatSummarizer for this")
+        return self._summaries
+
+    def _summaries_by(self, summarizer: object) -> Summaries | None:
+        """What makes summaries beside the turns, if `summarizer` is for that."""
+        if isinstance(summarizer, BaseChatModel):
+            summarizer = ChatSummarizer(model=summarizer)
+        if not isinstance(summarizer, ChatSummarizer):
+            return None
+        half = summarizer.section_tokens
+        if self._budget is not None:
+            half = self._budget.max_input_tokens // 2
+        return Summaries(
+            summarizer,
+            self._log,
+            self._cached,
+            self._counter,
+            trigger_tokens=summarizer.trigger_tokens or half,
+            listeners=self._listeners,
+            now=self._now,
+        )
+
     def history(self, *, scope: Scope) -> list[BaseMessage]:
         """Every message ever recorded in a thread, verbatim, in the order recorded.
 
@@ -557,7 +621,8 @@ class ContextManager(Closable):
 
         `tokens`: hits and misses of the token count cache. `log`: records, revisions,
         threads and bytes. `cache`: hits and misses of what is kept there. `index`: how many
-        records it is behind the log, None without one.
+        records it is behind the log, None without one. `summaries`, with a chat model for
+        them: look-ups by where they were found, calls, tokens and USD of this process.
 
         Raises:
             ValueError: If the scope names a user: a user's figures cannot be told apart yet.
@@ -580,6 +645,8 @@ class ContextManager(Closable):
         figures["cache"] = {**asdict(kept), "hit_ratio": kept.hit_ratio}
         behind = yield from self._indexer.behind(None if where is None else where.tenant_id)
         figures["index"] = {"behind": behind}
+        if self._summaries is not None:
+            figures["summaries"] = self._summaries.stats()
         return figures
 
     def close(self) -> None:
@@ -589,6 +656,8 @@ class ContextManager(Closable):
         parts leaves them open, and works for as long as they do.
         """
         with self._closing:
+            if self._summaries is not None:
+                self._summaries.close()
             folder, self._folder = self._folder, None
             self._is_closed |= folder is not None or self._parts.owns_log
             self._parts.close()
@@ -597,6 +666,8 @@ class ContextManager(Closable):
 
     async def aclose(self) -> None:
         """`close` on an event loop."""
+        if self._summaries is not None:
+            await asyncio.to_thread(self._summaries.close)
         await self._parts.aclose()
         await super().aclose()
 
@@ -615,3 +686,10 @@ class ContextManager(Closable):
     def _require_open(self) -> None:
         if self._is_closed:
             raise StorageError("the manager is closed; open the folder again to use it")
+
+
+def _within_turns(summarizer: Summarizer | ChatSummarizer | BaseChatModel | None) -> Summarizer:
+    """What makes a summary while a turn waits: never a chat model."""
+    if summarizer is None or isinstance(summarizer, BaseChatModel | ChatSummarizer):
+        return ExtractiveSummarizer()
+    return summarizer

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypedDict, cast
 from langchain_core.language_models import BaseChatModel
 
 from langchain_ctxmgr.budget.allocation import ContextBudget
+from langchain_ctxmgr.compression.chat_summarizer import ChatSummarizer
 from langchain_ctxmgr.events import Listener
 from langchain_ctxmgr.intake import shown
 from langchain_ctxmgr.prompt.layout import Order
@@ -26,7 +27,7 @@ class Settings(TypedDict, total=False):
     """What `ContextManager.open` takes beside the folder; see `ContextManager`."""
 
     model: str | BaseChatModel | None
-    summarizer: Summarizer | None
+    summarizer: Summarizer | ChatSummarizer | BaseChatModel | None
     selection: Selector | None
     order: Order
     budget: ContextBudget | None
@@ -75,6 +76,10 @@ def _is_name_or_model(value: object) -> bool:
     return isinstance(value, BaseChatModel) or (isinstance(value, str) and value.strip() != "")
 
 
+def _is_summarizer(value: object) -> bool:
+    return isinstance(value, BaseChatModel | ChatSummarizer) or _has("summarize")(value)
+
+
 def _is_order(value: object) -> bool:
     return value in list(Order)
 
@@ -111,7 +116,9 @@ _RULES: Final = {
         _or_none(_or_url(_has("upsert", "query", "delete"))), "a VectorStore, a URL or None"
     ),
     "model": _Rule(_or_none(_is_name_or_model), "a model's name, a BaseChatModel or None"),
-    "summarizer": _Rule(_or_none(_has("summarize")), "a Summarizer or None"),
+    "summarizer": _Rule(
+        _or_none(_is_summarizer), "a Summarizer, a ChatSummarizer, a BaseChatModel or None"
+    ),
     "selection": _Rule(_or_none(callable), "a Selector or None"),
     "order": _Rule(_is_order, f"one of {', '.join(order.value for order in Order)}"),
     "budget": _Rule(_or_none(_is_budget), "a ContextBudget or None"),

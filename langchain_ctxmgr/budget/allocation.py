@@ -23,6 +23,8 @@ LARGE_ROOM_TOKENS = 32_000
 """From here on the full history is kept while it fits."""
 _SMALL_HISTORY, _LIVE_HISTORY, _LARGE_HISTORY = 0.10, 0.40, 0.60
 _SUMMARY = 0.05
+_SMALL_SUMMARY = 0.10
+"""Of a room below `SMALL_ROOM_TOKENS`, for a summary that a chat model made."""
 _LARGE_RECALLED = 0.20
 _DEFAULT_RESERVE_TOKENS = 1_024
 
@@ -223,12 +225,18 @@ class ContextBudget:
         return self.max_input_tokens - self.reserve_tokens
 
     def allocate(
-        self, max_tokens: int | None = None, fixed_tokens: int = 0, *, is_live: bool = False
+        self,
+        max_tokens: int | None = None,
+        fixed_tokens: int = 0,
+        *,
+        is_live: bool = False,
+        is_summarized: bool = False,
     ) -> Allocation:
         """Share out `max_tokens` (by default `prompt_tokens`) after `fixed_tokens`.
 
         `is_live`: the conversation goes on without a pause, so what was just said matters
         more, and the provider's prompt cache still holds what was sent before.
+        `is_summarized`: a chat model's summary is there to be shown.
 
         Raises:
             ValueError: If a number is negative.
@@ -237,7 +245,8 @@ class ContextBudget:
         _check_tokens("max_tokens", limit, at_least=0)
         _check_tokens("fixed_tokens", fixed_tokens, at_least=0)
         room = max(limit - fixed_tokens, 0)
-        summary = min(_share(self.summary_share, _default_summary(limit)).of(room), room)
+        default = _default_summary(limit, is_summarized=is_summarized)
+        summary = min(_share(self.summary_share, default).of(room), room)
         history = _share(self.history_share, _default_history(limit, is_live=is_live)).of(room)
         history = min(history, room - summary)
         rest = room - summary - history
@@ -268,8 +277,10 @@ def _default_history(max_tokens: int, *, is_live: bool) -> float:
     return small + (_LARGE_HISTORY - small) * min(max(grown, 0.0), 1.0)
 
 
-def _default_summary(max_tokens: int) -> float:
-    return 0.0 if max_tokens < SMALL_ROOM_TOKENS else _SUMMARY
+def _default_summary(max_tokens: int, *, is_summarized: bool) -> float:
+    if max_tokens >= SMALL_ROOM_TOKENS:
+        return _SUMMARY
+    return _SMALL_SUMMARY if is_summarized else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

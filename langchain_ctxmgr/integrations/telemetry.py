@@ -22,6 +22,7 @@ from langchain_ctxmgr.events import (
     Listener,
     Prepared,
     Recorded,
+    Summarized,
     Trimmed,
 )
 from langchain_ctxmgr.forking import ForkableLock
@@ -36,6 +37,7 @@ _TENANT: Final = "ctxmgr.tenant.id"
 _NS_IN_MS: Final = 1_000_000
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Where prepared contexts are told apart by how long they took."""
+_SHARES: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 _TOKENS: Final = (256, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072, 1_048_576)
 
 
@@ -109,6 +111,11 @@ class OpenTelemetryListener:
         self._saved = meter.create_counter(
             "ctxmgr.prepare.saved_tokens", "{token}", "Tokens of full histories that were not sent"
         )
+        self._supported = meter.create_histogram(
+            "ctxmgr.summary.supported",
+            "1",
+            "Share of what a summary states that its messages bear out",
+        )
         self._behind = meter.create_gauge(
             "ctxmgr.index.behind", "{record}", "Records the index does not hold yet"
         )
@@ -139,6 +146,14 @@ class OpenTelemetryListener:
             case CaughtUp():
                 self._behind.set(event.remaining)
                 self._note("caught_up", {"ctxmgr.indexed": event.indexed})
+            case Summarized():
+                self._supported.record(event.supported)
+                figures = {
+                    "ctxmgr.messages": event.messages,
+                    "ctxmgr.statements": event.statements,
+                    "ctxmgr.supported": event.supported,
+                }
+                self._note("summarized", {**_ids(event), **figures})
 
     def _span(self, event: Prepared) -> None:
         ended = time.time_ns()
@@ -155,11 +170,11 @@ class OpenTelemetryListener:
         )
         span.end(end_time=ended)
 
-    def _note(self, name: str, attributes: Mapping[str, str | int]) -> None:
+    def _note(self, name: str, attributes: Mapping[str, str | int | float]) -> None:
         self._current_span().add_event(f"ctxmgr.{name}", attributes)
 
 
-def _ids(event: Prepared | Recorded | Trimmed) -> dict[str, str | int]:
+def _ids(event: Prepared | Recorded | Summarized | Trimmed) -> dict[str, str | int]:
     return {_TENANT: event.tenant_id, "gen_ai.conversation.id": event.thread_id}
 
 
@@ -195,6 +210,8 @@ class PrometheusListener:
                 metrics["degraded"].labels(part=event.part).inc()
             case CaughtUp():
                 metrics["behind"].set(event.remaining)
+            case Summarized():
+                metrics["supported"].observe(event.supported)
 
 
 _made: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
@@ -233,6 +250,12 @@ def _metrics(registry: CollectorRegistry) -> dict[str, Any]:
         "saved": Counter(
             "ctxmgr_prepare_saved_tokens",
             "Tokens of full histories that were not sent",
+            registry=registry,
+        ),
+        "supported": Histogram(
+            "ctxmgr_summary_supported",
+            "Share of what a summary states that its messages bear out",
+            buckets=_SHARES,
             registry=registry,
         ),
         "behind": Gauge(

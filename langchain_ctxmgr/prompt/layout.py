@@ -99,6 +99,14 @@ def row(*, slot: int, speaker: str | None, role: str, text: str) -> str:
     return _FENCE.sub("&lt;", f"{slot} {_who(speaker or '', role)}: {said}\n")
 
 
+def note(*, text: str, slots: Sequence[int]) -> str:
+    """One line of a summary, with the numbers of the messages it is from, newline included.
+
+    The text on one line, without fence markers: `- The port is 8443. [412, 415]`.
+    """
+    return _FENCE.sub("&lt;", f"- {' '.join(text.split())} [{', '.join(map(str, slots))}]\n")
+
+
 @lru_cache(maxsize=1_024)
 def _who(speaker: str, role: str) -> str:
     label = _LABELS.get(role, role)

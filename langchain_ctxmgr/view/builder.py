@@ -113,7 +113,7 @@ class ViewBuilder:
     def unrecorded(self, request: ViewRequest, messages: Sequence[BaseMessage] = ()) -> Plan[View]:
         """The view of `messages` and what `request` holds, for while the log cannot be read."""
         log, asked = held(request, messages, self._counter)
-        parts = replace(self._parts, log=log, recall=NOTHING_RECALLED)
+        parts = replace(self._parts, log=log, recall=NOTHING_RECALLED, summaries=None)
         return (yield from ViewBuilder(parts).build(asked))
 
     def forget(self) -> None:

@@ -31,6 +31,7 @@ from langchain_ctxmgr.analysis import message_text
 from langchain_ctxmgr.budget.allocation import ContextBudget
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.compression.extractive import EMPTY
+from langchain_ctxmgr.compression.statements import RunningSummary, Statement, fitting, render
 from langchain_ctxmgr.errors import LogError, ReadOnlyLogError, StorageError
 from langchain_ctxmgr.events import Degraded, Listener, emit
 from langchain_ctxmgr.forking import ForkableLock
@@ -41,6 +42,7 @@ from langchain_ctxmgr.prompt.layout import assemble, summary_message
 from langchain_ctxmgr.prompt.window import Selector
 from langchain_ctxmgr.records import Branch, ItemKind, LogRecord, ReceiptItem, Scope, Summary
 from langchain_ctxmgr.storage.message_log import MessageLog
+from langchain_ctxmgr.summaries.store import SummaryStore
 from langchain_ctxmgr.view.current_turn import CurrentTurn
 from langchain_ctxmgr.view.history import (
     Window,
@@ -52,6 +54,8 @@ from langchain_ctxmgr.view.history import (
 
 SUMMARY_SOURCES = 64
 """A summary is drawn from this many of the most important messages before the window."""
+RUNNING_SHARE = 0.75
+"""Of a summary, for what was summed up beside the turns; the rest tells what came since."""
 TOOL_TRAFFIC_SHARE = 0.25
 """Of the budget, left free when tools are given: their results come next."""
 GAVE_WAY = "gave way to system text, tools or tool calls of this turn"
@@ -78,6 +82,8 @@ class ViewParts:
     recall: Recall
     summarizer: Summarizer
     counter: TokenCounter
+    summaries: SummaryStore | None = None
+    """Summaries made beside the turns; None: the summarizer's alone."""
     selector: Selector | None = None
     """What is kept of a history that does not fit; None: the newest window."""
     log_breaker: Breaker
@@ -115,6 +121,18 @@ class Quote(NamedTuple):
         whole = sum(record.tokens for record in used)
         share = min(1.0, summary.tokens / whole) if whole else 0.0
         return cls(summary, {record.message_id: share * record.importance for record in used})
+
+    @classmethod
+    def of_statements(cls, statements: Sequence[Statement], counter: TokenCounter) -> Quote:
+        """The same of a running summary's statements."""
+        sources = dict.fromkeys(source for each in statements for source in each.sources)
+        text = render(statements)
+        tokens = counter.message(summary_message(text)) if text else 0
+        ids = tuple(dict.fromkeys(source.message_id for source in sources))
+        whole = sum(source.tokens for source in sources)
+        share = min(1.0, tokens / whole) if whole else 0.0
+        carried = {source.message_id: share * source.importance for source in sources}
+        return cls(Summary(text=text, tokens=tokens, source_ids=ids), carried)
 
 
 NO_QUOTE = Quote(EMPTY, {})
@@ -262,7 +280,7 @@ class Frames:
         self._parts = parts
         self._log = parts.log
         self._counter = parts.counter
-        self._quotes: OrderedDict[tuple[int, ...], Quote] = OrderedDict()
+        self._quotes: OrderedDict[tuple[object, ...], Quote] = OrderedDict()
         self._guard = ForkableLock()
         self._erasures = 0
 
@@ -310,6 +328,8 @@ class Frames:
         with self._guard:
             self._erasures += 1
             self._quotes.clear()
+        if self._parts.summaries is not None:
+            self._parts.summaries.forget()
 
     def _give_way(self, request: ViewRequest, turn: CurrentTurn, space: Space) -> Plan[Frame]:
         """What a full history gives way to, kept for the rest of the turn.
@@ -354,8 +374,13 @@ class Frames:
         shares = request.budget.allocate(max_tokens, fixed_tokens, is_live=is_live)
         settled = Settled(turn.changed, max_tokens, False, room, shares.history)
         window = yield from self._window(settled, request, turn)
+        running = yield from self._running(request.branch, window.start_slot)
+        if running is not None:
+            shares = request.budget.allocate(
+                max_tokens, fixed_tokens, is_live=is_live, is_summarized=True
+            )
         spare = min(shares.summary, room - window.tokens)
-        quote = yield from self._quote(request.branch, window, spare)
+        quote = yield from self._quote(request.branch, window, running, spare)
         shown = window.tokens + quote.summary.tokens
         spared = shares.history + shares.summary - shown
         chosen = yield from self._choose(
@@ -382,24 +407,26 @@ class Frames:
             )
         )
 
-    def _quote(self, branch: Branch, window: Window, max_tokens: int) -> Plan[Quote]:
+    def _quote(
+        self, branch: Branch, window: Window, running: RunningSummary | None, max_tokens: int
+    ) -> Plan[Quote]:
         """What stands for the messages before the window."""
         if max_tokens <= 0 or window.start_slot == 0:
             return NO_QUOTE
         erasures = self._erasures
+        since = 0 if running is None else running.before_slot
         best = yield from call(
             self._log.top, branch, before_slot=window.start_slot, limit=SUMMARY_SOURCES
         )
         shown = window.seqs
-        seqs = sorted(turn.seq for turn in best if turn.seq not in shown)
-        key = (max_tokens, *seqs)
+        seqs = sorted(turn.seq for turn in best if turn.slot >= since and turn.seq not in shown)
+        key = (max_tokens, running, *seqs)
         quote = self._quotes.get(key)
         if quote is None:
             scope = Scope(tenant_id=branch.tenant_id, thread_id=branch.thread_id)
             records = yield from call(self._log.fetch, scope, seqs)
             sources = sorted(records, key=lambda record: record.slot)
-            summary = self._parts.summarizer.summarize(sources, max_tokens, self._counter)
-            quote = Quote.of(self._priced(summary, max_tokens), sources)
+            quote = self._quoted(running, sources, max_tokens)
             with self._guard:
                 # Not where something was erased meanwhile: it may be what this was drawn from.
                 if self._erasures == erasures:
@@ -407,6 +434,31 @@ class Frames:
                 if len(self._quotes) > _QUOTES_KEPT:
                     self._quotes.popitem(last=False)
         return quote
+
+    def _running(self, branch: Branch, before_slot: int) -> Plan[RunningSummary | None]:
+        """What was summed up beside the turns, as far as it is made."""
+        if self._parts.summaries is None or before_slot == 0:
+            return None
+        return (yield from self._parts.summaries.newest(branch, before_slot))
+
+    def _quoted(
+        self, running: RunningSummary | None, sources: Sequence[LogRecord], max_tokens: int
+    ) -> Quote:
+        """A running summary, and what the summarizer makes of `sources`, which came after it."""
+        counter, summarize = self._counter, self._parts.summarizer.summarize
+        if running is None:
+            summary = summarize(sources, max_tokens, counter)
+            return Quote.of(self._priced(summary, max_tokens), sources)
+        room = int(max_tokens * RUNNING_SHARE) if sources else max_tokens
+        told = Quote.of_statements(fitting(running.statements, room, counter), counter)
+        since = Quote.of(summarize(sources, max_tokens - told.summary.tokens, counter), sources)
+        both = Summary(
+            text=told.summary.text + since.summary.text,
+            tokens=0,
+            source_ids=tuple(dict.fromkeys(told.summary.source_ids + since.summary.source_ids)),
+        )
+        priced = self._priced(both, max_tokens)
+        return told if priced is EMPTY else Quote(priced, {**since.carried, **told.carried})
 
     def _priced(self, summary: Summary, max_tokens: int) -> Summary:
         """The summary at what its message costs; none where it is over its bound."""

@@ -1,0 +1,359 @@
+"""A rolling summary by a chat model: the statements so far and what is new make the next ones.
+
+The model is asked for statements that name their sources. Each is held against the messages it
+names; what they do not bear out is replaced by the sentence it was about. A refusal, an empty
+answer, one that is no list or longer than what it sums up is an error: the summary stays what
+it was. What is longer than the model takes at once is given to it in parts, none left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from functools import cache
+from importlib.resources import files
+from typing import Final, NamedTuple
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.utils.json import parse_json_markdown
+from pydantic import BaseModel, Field, TypeAdapter, field_validator
+
+from langchain_ctxmgr._plans import Plan, call
+from langchain_ctxmgr.analysis import message_text
+from langchain_ctxmgr.budget.tokens import TokenCounter
+from langchain_ctxmgr.compression.statements import Cited, Kind, Statement, fitting
+from langchain_ctxmgr.compression.verification import Evidence, Source, extracted
+from langchain_ctxmgr.errors import SummaryError
+from langchain_ctxmgr.prompt.layout import day, row
+from langchain_ctxmgr.records import LogRecord
+
+_CONFIG: Final[RunnableConfig] = {
+    "tags": ["nostream", "langsmith:nostream"],
+    "metadata": {"lc_source": "summarization"},
+    "run_name": "ctxmgr_summary",
+}
+"""So that no stream of the host shows the call: LangGraph's `TAG_NOSTREAM`, new and old."""
+_WORDS_PER_TOKEN: Final = 0.6
+"""About, so that an answer stays within its bound."""
+_ROLES: Final = {"human": "the user", "ai": "the assistant"}
+
+
+class Update(NamedTuple):
+    """The next statements, and how they came about."""
+
+    statements: list[Statement]
+    written: int
+    """Statements in the model's answers."""
+    unsupported: list[str]
+    """Why the others were replaced, one reason each."""
+
+    def then(self, after: Update) -> Update:
+        """This and the next call's."""
+        written, unsupported = self.written + after.written, self.unsupported + after.unsupported
+        return Update(after.statements, written, unsupported)
+
+    @property
+    def supported(self) -> float:
+        """Share of what was written that its sources bear out, 0 to 1; 1 for nothing."""
+        return 1 - len(self.unsupported) / self.written if self.written else 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatSummarizer:
+    """Rolling summaries by a chat model, made off the hot path.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+    """
+
+    model: BaseChatModel
+    section_tokens: int = 4_000
+    """A summary is brought up to date whenever so much more was said."""
+    trigger_tokens: int | None = None
+    """A thread is summed up once it has so many; None: half of what the model takes."""
+    max_tokens: int = 800
+    """Of the statements, at most."""
+    max_chunk_tokens: int = 16_000
+    """New messages handed to the model in one call, at most: less than its window."""
+    timeout: timedelta = timedelta(seconds=60)
+    """For one call."""
+    min_supported: float = 0.8
+    """Share of what is written that its sources should bear out; below, an event says so."""
+    min_preserved: float = 0.6
+    """Share of the statements so far whose sources the next ones must still name."""
+    max_cost_per_day: Decimal | None = None
+    """USD a tenant's summaries may take in a day (UTC) in this process; None: no bound."""
+    prompt: str | None = None
+    """Instructions in place of `prompts/rolling_summary.txt`; `{max_words}` is filled in."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, BaseChatModel):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"model must be a BaseChatModel, got {type(self.model).__name__}")
+        sizes = ("section_tokens", "max_tokens", "max_chunk_tokens")
+        for name in sizes if self.trigger_tokens is None else (*sizes, "trigger_tokens"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 100:  # noqa: PLR2004 - less holds no note
+                raise ValueError(f"{name} must be an int of at least 100, got {value!r}")
+        for name in ("min_supported", "min_preserved"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)!r}")
+        if self.timeout <= timedelta(0):
+            raise ValueError(f"timeout must be positive, got {self.timeout!r}")
+        if self.max_cost_per_day is not None and self.max_cost_per_day < 0:
+            raise ValueError(f"max_cost_per_day must not be negative, got {self.max_cost_per_day}")
+
+    @property
+    def instructions(self) -> str:
+        """What the model is told."""
+        text = _default_prompt() if self.prompt is None else self.prompt
+        return text.replace("{max_words}", str(int(self.max_tokens * _WORDS_PER_TOKEN)))
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What a finished summary follows from besides its messages."""
+        name = getattr(self.model, "model_name", None) or getattr(self.model, "model", None)
+        model = (type(self.model).__name__, str(name))
+        return (*model, self.section_tokens, self.max_tokens, self.instructions)
+
+    def parts(self, records: Sequence[LogRecord], counter: TokenCounter) -> Iterator[list[Piece]]:
+        """All that `records` say, in as many calls as the model takes to read it."""
+        return _parts(records, self.max_chunk_tokens, counter)
+
+    def update(
+        self,
+        previous: Sequence[Statement],
+        part: Sequence[Piece],
+        cited: Mapping[str, LogRecord],
+        counter: TokenCounter,
+        paid: Callable[[AIMessage], None],
+    ) -> Plan[Update]:
+        """The statements that stand for `previous` and `part`, by one call of the model.
+
+        Args:
+            previous: The statements so far.
+            part: What was said since, oldest first.
+            cited: The messages that `previous` comes from, by id; one that is missing is gone
+                from the log, and what rests on it alone goes too.
+            counter: What sizes are counted with.
+            paid: Handed the reply, whether or not it can be used.
+
+        Raises:
+            SummaryError: If the answer is no summary. What the model itself raises passes.
+        """
+        known = {**cited, **{piece.record.message_id: piece.record for piece in part}}
+        before = [each for each in previous if any(s.message_id in known for s in each.sources)]
+        asked = _question(before, part)
+        reply = yield from call(
+            _Caller(self.model, self.timeout).invoke,
+            [SystemMessage(self.instructions), HumanMessage(asked)],
+        )
+        paid(reply)
+        answers = _answers(reply, max(self.max_tokens, counter.text(asked)), counter)
+        checked = _checked(answers, before, part, known)
+        kept = self._preserving(before, checked.statements)
+        return Update(fitting(kept, self.max_tokens, counter), len(answers), checked.problems)
+
+    def _preserving(
+        self, previous: Sequence[Statement], after: Sequence[Statement]
+    ) -> list[Statement]:
+        """`after` with those of `previous` put back that it should not have lost."""
+        named = {source.message_id for each in after for source in each.sources}
+        lost = [s for s in previous if named.isdisjoint(c.message_id for c in s.sources)]
+        allowed = int(len(previous) * (1 - self.min_preserved))
+        back = sorted(lost, key=lambda each: each.weight, reverse=True)
+        back = back[: max(0, len(lost) - allowed)]
+        return [*(each for each in previous if each in back), *after]
+
+
+class Piece(NamedTuple):
+    """A message or a part of a long one, as the model is shown it."""
+
+    record: LogRecord
+    text: str
+
+
+def _parts(
+    records: Sequence[LogRecord], max_tokens: int, counter: TokenCounter
+) -> Iterator[list[Piece]]:
+    """All that `records` say, in lists of at most `max_tokens`."""
+    part: list[Piece] = []
+    room = max_tokens
+    for record in records:
+        for text in _cut(message_text(record.message), max_tokens, counter):
+            tokens = counter.text(text)
+            if part and tokens > room:
+                yield part
+                part, room = [], max_tokens
+            part.append(Piece(record, text))
+            room -= tokens
+    if part:
+        yield part
+
+
+def _cut(text: str, max_tokens: int, counter: TokenCounter) -> Iterator[str]:
+    """`text` in pieces of at most `max_tokens`; nothing for blank text."""
+    if not text.strip():
+        return
+    if counter.text(text) <= max_tokens:
+        yield text
+        return
+    middle = text.rfind(" ", len(text) // 4, len(text) // 2) + 1 or len(text) // 2
+    yield from _cut(text[:middle], max_tokens, counter)
+    yield from _cut(text[middle:], max_tokens, counter)
+
+
+def _question(statements: Sequence[Statement], part: Sequence[Piece]) -> str:
+    """The notes so far and the new messages, each under its name."""
+    lines = ["Notes so far:\n"]
+    for number, statement in enumerate(statements, 1):
+        lines.append(f"[s{number}] {statement.kind.value}: {statement.text}\n")
+    lines.append("(none)\n\nNew messages:\n" if not statements else "\nNew messages:\n")
+    shown = None
+    for number, (record, text) in enumerate(part, 1):
+        if record.at.date() != shown:
+            shown = record.at.date()
+            lines.append(day(record.at))
+        said = row(slot=record.slot, speaker=record.speaker, role=record.role, text=text)
+        lines.append(f"[m{number}] {said.partition(' ')[2]}")
+    return "".join(lines)
+
+
+class _Answer(BaseModel):
+    """A statement as the model wrote it."""
+
+    kind: Kind = Kind.FACT
+    text: str = Field(min_length=1)
+    sources: list[str] = []
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _known(cls, kind: object) -> object:
+        """A kind nobody knows is a fact's."""
+        return kind if kind in set(Kind) else Kind.FACT
+
+
+def _answers(reply: AIMessage, max_tokens: int, counter: TokenCounter) -> list[_Answer]:
+    """What a reply states.
+
+    Raises:
+        SummaryError: If it refuses, is empty, too long, or states nothing that can be read.
+    """
+    text = reply.text.strip()
+    refusal = reply.additional_kwargs.get("refusal")
+    if refusal or reply.response_metadata.get("finish_reason") == "content_filter":
+        raise SummaryError("the model refused")
+    if not text:
+        raise SummaryError("the model's answer is empty")
+    try:
+        answers = _ANSWERS.validate_python(parse_json_markdown(text))
+    except ValueError:
+        raise SummaryError(f"the model's answer is no list of statements: {text[:80]!r}") from None
+    if sum(counter.text(answer.text) for answer in answers) > max_tokens:
+        raise SummaryError("the model's answer is longer than what it sums up")
+    return answers
+
+
+_ANSWERS: Final = TypeAdapter(list[_Answer])
+
+
+class _Checked(NamedTuple):
+    statements: list[Statement]
+    problems: list[str]
+
+
+def _checked(
+    answers: Sequence[_Answer],
+    previous: Sequence[Statement],
+    part: Sequence[Piece],
+    known: Mapping[str, LogRecord],
+) -> _Checked:
+    """The answers that hold, and for the others the sentences they were about."""
+    names: dict[str, tuple[str, ...]] = {
+        f"m{number}": (piece.record.message_id,) for number, piece in enumerate(part, 1)
+    }
+    for number, statement in enumerate(previous, 1):
+        names[f"s{number}"] = tuple(source.message_id for source in statement.sources)
+    everything = tuple(dict.fromkeys(name for ids in names.values() for name in ids))
+    checked = _Checked([], [])
+    for answer in answers:
+        ids = dict.fromkeys(each for name in answer.sources for each in names.get(name, ()))
+        sources = [known[each] for each in ids or everything if each in known]
+        evidence = Evidence([_source(record) for record in sources])
+        problem = evidence.problem(answer.text) if ids else "it names no source"
+        if problem is None:
+            cited = tuple(_cited(record) for record in sources)
+            checked.statements.append(Statement(kind=answer.kind, text=answer.text, sources=cited))
+            continue
+        checked.problems.append(f"{answer.text[:120]!r}: {problem}")
+        instead = extracted(answer.text, evidence)
+        if instead is not None:
+            record = sources[instead.source]
+            text = f"{_speaker(record)}: {instead.text}"
+            stands = Statement(kind=answer.kind, text=text, sources=(_cited(record),))
+            if stands not in checked.statements:
+                checked.statements.append(stands)
+    return checked
+
+
+def _source(record: LogRecord) -> Source:
+    return Source(text=message_text(record.message), speaker=_speaker(record), at=record.at)
+
+
+def _cited(record: LogRecord) -> Cited:
+    return Cited(record.message_id, record.slot, record.importance, record.tokens)
+
+
+def _speaker(record: LogRecord) -> str:
+    return record.speaker or _ROLES.get(record.role, record.role)
+
+
+class _Caller:
+    """One call of the model, given up when its time is over."""
+
+    def __init__(self, model: BaseChatModel, timeout: timedelta) -> None:
+        self._model = model
+        self._seconds = timeout.total_seconds()
+
+    def invoke(self, messages: list[BaseMessage]) -> AIMessage:
+        """Its reply. A call that hangs is left to a thread that holds up nobody's exit."""
+        replies = queue.SimpleQueue[AIMessage | BaseException]()
+
+        def ask() -> None:
+            try:
+                replies.put(self._model.invoke(messages, config=_CONFIG))
+            except BaseException as error:  # noqa: BLE001 - raised by the caller below
+                replies.put(error)
+
+        threading.Thread(target=ask, name="ctxmgr-summary-call", daemon=True).start()
+        try:
+            reply = replies.get(timeout=self._seconds)
+        except queue.Empty:
+            raise SummaryError(f"the model did not answer in {self._seconds:g} s") from None
+        if isinstance(reply, BaseException):
+            raise reply
+        return reply
+
+    async def ainvoke(self, messages: list[BaseMessage]) -> AIMessage:
+        """`invoke` on an event loop."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._model.ainvoke(messages, config=_CONFIG)
+        except TimeoutError:
+            raise SummaryError(f"the model did not answer in {self._seconds:g} s") from None
+
+
+@cache
+def _default_prompt() -> str:
+    return (
+        files("langchain_ctxmgr.compression")
+        .joinpath("prompts/rolling_summary.txt")
+        .read_text("utf-8")
+        .strip()
+    )

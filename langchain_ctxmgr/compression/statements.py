@@ -1,0 +1,162 @@
+"""What a rolling summary is made of: short statements that name the messages they come from.
+
+Every statement was held against its sources before it came here (`verification`), and keeps
+their ids: what is shown of it can be looked up, and what is folded further is checked again
+against what was really said.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+from langchain_ctxmgr.budget.tokens import TokenCounter
+from langchain_ctxmgr.prompt.layout import note, summary_message
+
+_FORMAT: Final = 1
+"""Version of what `RunningSummary.to_bytes` writes."""
+
+
+class Kind(StrEnum):
+    """What a statement is about, in the order in which a summary shows them."""
+
+    GOAL = "goal"
+    DECISION = "decision"
+    FACT = "fact"
+    PREFERENCE = "preference"
+    QUESTION = "question"
+    FILE = "file"
+    OUTCOME = "outcome"
+
+
+_HEADINGS: Final = {
+    Kind.GOAL: "Goals",
+    Kind.DECISION: "Decisions",
+    Kind.FACT: "Facts",
+    Kind.PREFERENCE: "Preferences",
+    Kind.QUESTION: "Open questions",
+    Kind.FILE: "Files and ids",
+    Kind.OUTCOME: "Outcomes",
+}
+_WEIGHTS: Final = {
+    Kind.GOAL: 1.5,
+    Kind.DECISION: 1.5,
+    Kind.PREFERENCE: 1.25,
+    Kind.FACT: 1.0,
+    Kind.QUESTION: 0.75,
+    Kind.FILE: 0.75,
+    Kind.OUTCOME: 0.5,
+}
+"""What goes first where not all fit: what the conversation is for, then what is so."""
+
+
+class Cited(NamedTuple):
+    """A message that a statement comes from."""
+
+    message_id: str
+    slot: int
+    """Its place in the thread, as a view shows it."""
+    importance: float
+    """0 to 1, as recorded."""
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """One thing a summary says."""
+
+    kind: Kind
+    text: str
+    sources: tuple[Cited, ...]
+    """Never empty."""
+
+    @property
+    def weight(self) -> float:
+        """How much it matters beside others."""
+        return _WEIGHTS[self.kind] * (0.25 + max(source.importance for source in self.sources))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningSummary:
+    """What stands for the beginning of a branch."""
+
+    before_slot: int
+    """It covers the messages before this slot."""
+    statements: tuple[Statement, ...]
+    supported: float
+    """Share of what the model wrote last that its sources bear out, 0 to 1."""
+    cost_usd: str | None = None
+    """What making it took, as a decimal; None where the price is unknown."""
+
+    def to_bytes(self) -> bytes:
+        """For keeping."""
+        rows = [(each.kind.value, each.text, each.sources) for each in self.statements]
+        fields = (_FORMAT, self.before_slot, rows, self.supported, self.cost_usd)
+        return json.dumps(fields).encode("ascii")
+
+    @classmethod
+    def from_bytes(cls, kept: bytes) -> RunningSummary | None:
+        """As `to_bytes` wrote it; None for what another release or hand wrote."""
+        try:
+            version, before_slot, rows, supported, cost_usd = json.loads(kept)
+            if version != _FORMAT:
+                return None
+            return cls(
+                before_slot=int(before_slot),
+                statements=tuple(_statement(*row) for row in rows),
+                supported=float(supported),
+                cost_usd=cost_usd,
+            )
+        except (ValueError, TypeError):
+            return None
+
+
+def _statement(kind: str, text: str, sources: Sequence[Any]) -> Statement:
+    cited = tuple(Cited(str(a), int(b), float(c), int(d)) for a, b, c, d in sources)
+    if not cited or not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError("a statement needs text and sources")
+    return Statement(kind=Kind(kind), text=text, sources=cited)
+
+
+def fitting(
+    statements: Sequence[Statement], max_tokens: int, counter: TokenCounter
+) -> list[Statement]:
+    """The statements that matter most within `max_tokens`, fence included; in their order.
+
+    Newer ones win where two matter the same.
+    """
+    room = max_tokens - counter.message(summary_message(""))
+    order = sorted(range(len(statements)), key=lambda place: (-statements[place].weight, -place))
+    kept: set[int] = set()
+    headed: set[Kind] = set()
+    for place in order:
+        statement = statements[place]
+        cost = counter.text(_line(statement))
+        if statement.kind not in headed:
+            cost += counter.text(_heading(statement.kind))
+        if cost <= room:
+            room -= cost
+            kept.add(place)
+            headed.add(statement.kind)
+    return [statement for place, statement in enumerate(statements) if place in kept]
+
+
+def render(statements: Sequence[Statement]) -> str:
+    """The text that a summary message fences: by kind, each line with its messages' numbers."""
+    parts: list[str] = []
+    for kind in Kind:
+        lines = [_line(each) for each in statements if each.kind is kind]
+        if lines:
+            parts += [_heading(kind), *lines]
+    return "".join(parts)
+
+
+def _heading(kind: Kind) -> str:
+    return f"{_HEADINGS[kind]}:\n"
+
+
+def _line(statement: Statement) -> str:
+    return note(text=statement.text, slots=[source.slot for source in statement.sources])

@@ -1,0 +1,1 @@
+"""Rolling summaries by a chat model: where they are kept, who makes them, and when."""

@@ -1,0 +1,99 @@
+"""A manager's summaries by a chat model: kept, made and followed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from langchain_ctxmgr._plans import Plan
+from langchain_ctxmgr.budget.tokens import TokenCounter
+from langchain_ctxmgr.compression.chat_summarizer import ChatSummarizer
+from langchain_ctxmgr.compression.statements import RunningSummary, render
+from langchain_ctxmgr.events import Listener
+from langchain_ctxmgr.memory.cached import Cached
+from langchain_ctxmgr.prompt.layout import summary_message
+from langchain_ctxmgr.records import Scope, Summary
+from langchain_ctxmgr.storage.message_log import MessageLog
+from langchain_ctxmgr.summaries.maker import SummaryMaker
+from langchain_ctxmgr.summaries.store import SummaryStore
+from langchain_ctxmgr.summaries.worker import SummaryWorker
+
+
+class Summaries:
+    """Makes summaries off the hot path, and hands out what is made.
+
+    Args:
+        summarizer: What makes them.
+        log: What is summed up.
+        cached: Where other processes find them sooner.
+        counter: What sizes are counted with.
+        trigger_tokens: A thread is summed up once it has so many.
+        listeners: Told of summaries and failures.
+        now: The present instant, aware.
+    """
+
+    def __init__(
+        self,
+        summarizer: ChatSummarizer,
+        log: MessageLog,
+        cached: Cached,
+        counter: TokenCounter,
+        *,
+        trigger_tokens: int,
+        listeners: tuple[Listener, ...],
+        now: Callable[[], datetime],
+    ) -> None:
+        self.store = SummaryStore(
+            log,
+            cached,
+            identity=summarizer.identity,
+            section_tokens=summarizer.section_tokens,
+        )
+        self._maker = SummaryMaker(
+            log,
+            self.store,
+            summarizer,
+            counter,
+            trigger_tokens=trigger_tokens,
+            listeners=listeners,
+            now=now,
+        )
+        self._worker = SummaryWorker(self._maker, log.tenants)
+        self._counter = counter
+
+    def recorded(self, tenant_id: str) -> None:
+        """Have what is due of a tenant made soon; returns at once."""
+        self._worker.wake(tenant_id)
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until what was due is made or failed, up to `timeout` seconds; whether it is."""
+        return self._worker.join(timeout)
+
+    def update(self, scope: Scope) -> Plan[Summary]:
+        """See `ContextManager.summarize`."""
+        return self._shown((yield from self._maker.update(scope)))
+
+    def remake(self, scope: Scope) -> Plan[Summary]:
+        """See `ContextManager.resummarize`."""
+        return self._shown((yield from self._maker.remake(scope)))
+
+    def stats(self) -> dict[str, Any]:
+        """Look-ups by where they ended, and what the model's calls took."""
+        looked, spent = asdict(self.store.look_ups), asdict(self._maker.spent)
+        del spent["by_day"]
+        hits = looked["process"] + looked["cache"] + looked["log"]
+        asked = hits + looked["missing"]
+        return {"look_ups": looked, "hit_ratio": hits / asked if asked else 0.0, **spent}
+
+    def close(self) -> None:
+        """End the work beside the turns; what is left is found by the next process."""
+        self._worker.close()
+
+    def _shown(self, summary: RunningSummary | None) -> Summary:
+        statements = () if summary is None else summary.statements
+        text = render(statements).rstrip("\n")
+        tokens = self._counter.message(summary_message(text)) if text else 0
+        ids = dict.fromkeys(s.message_id for each in statements for s in each.sources)
+        return Summary(text=text, tokens=tokens, source_ids=tuple(ids))
