@@ -77,6 +77,23 @@ def hot_path(figures: dict[str, Any]) -> list[str]:
     return rows
 
 
+def summaries(figures: dict[str, Any]) -> list[str]:
+    rows = [
+        "| method | calls | tokens read | USD | facts in the view |",
+        "|---" * 5 + "|",
+    ]
+    for row in figures["rows"]:
+        cells = [
+            row["method"],
+            f"{row['calls']}",
+            f"{row['summarized_tokens']:,}",
+            f"{row['cost_usd']:.4f}",
+            f"{row['facts_in_view']} of {row['facts']}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
 def backends(figures: dict[str, Any]) -> list[str]:
     rows: list[dict[str, Any]] = figures["rows"]
     table = [
@@ -170,6 +187,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "evidence_recall": evidence_recall,
     "hot_path": hot_path,
     "backends": backends,
+    "summaries": summaries,
 }
 
 if __name__ == "__main__":

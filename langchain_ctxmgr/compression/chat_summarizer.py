@@ -28,6 +28,7 @@ from pydantic import BaseModel, Field, TypeAdapter, field_validator
 from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.analysis import message_text
 from langchain_ctxmgr.budget.tokens import TokenCounter
+from langchain_ctxmgr.compression.extractive import Extract, extract
 from langchain_ctxmgr.compression.statements import Cited, Kind, Statement, fitting
 from langchain_ctxmgr.compression.verification import Evidence, Source, extracted
 from langchain_ctxmgr.errors import SummaryError
@@ -42,6 +43,9 @@ _CONFIG: Final[RunnableConfig] = {
 """So that no stream of the host shows the call: LangGraph's `TAG_NOSTREAM`, new and old."""
 _WORDS_PER_TOKEN: Final = 0.6
 """About, so that an answer stays within its bound."""
+_WEIGHED: Final = 64
+"""Messages whose sentences are weighed together."""
+_OVERHEAD: Final = 32
 _ROLES: Final = {"human": "the user", "ai": "the assistant"}
 
 
@@ -74,14 +78,16 @@ class ChatSummarizer:
     """
 
     model: BaseChatModel
-    section_tokens: int = 4_000
+    section_tokens: int = 8_000
     """A summary is brought up to date whenever so much more was said."""
     trigger_tokens: int | None = None
     """A thread is summed up once it has so many; None: half of what the model takes."""
-    max_tokens: int = 800
+    max_tokens: int = 600
     """Of the statements, at most."""
     max_chunk_tokens: int = 16_000
     """New messages handed to the model in one call, at most: less than its window."""
+    read_share: float = 0.2
+    """Share of what was said that the model reads: the sentences that say most; 1: all of it."""
     timeout: timedelta = timedelta(seconds=60)
     """For one call."""
     min_supported: float = 0.8
@@ -101,7 +107,7 @@ class ChatSummarizer:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 100:  # noqa: PLR2004 - less holds no note
                 raise ValueError(f"{name} must be an int of at least 100, got {value!r}")
-        for name in ("min_supported", "min_preserved"):
+        for name in ("min_supported", "min_preserved", "read_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)!r}")
         if self.timeout <= timedelta(0):
@@ -120,16 +126,20 @@ class ChatSummarizer:
         """What a finished summary follows from besides its messages."""
         name = getattr(self.model, "model_name", None) or getattr(self.model, "model", None)
         model = (type(self.model).__name__, str(name))
-        return (*model, self.section_tokens, self.max_tokens, self.instructions)
+        return (*model, self.section_tokens, self.max_tokens, self.read_share, self.instructions)
 
-    def parts(self, records: Sequence[LogRecord], counter: TokenCounter) -> Iterator[list[Piece]]:
-        """All that `records` say, in as many calls as the model takes to read it."""
-        return _parts(records, self.max_chunk_tokens, counter)
+    def parts(self, records: Sequence[LogRecord], counter: TokenCounter) -> Iterator[list[Extract]]:
+        """What the model reads of `records`, in as many calls as that takes."""
+        if self.read_share >= 1:
+            said = [Extract(record, message_text(record.message)) for record in records]
+        else:
+            said = list(_telling(records, self.read_share, counter))
+        return _parts(said, self.max_chunk_tokens, counter)
 
     def update(
         self,
         previous: Sequence[Statement],
-        part: Sequence[Piece],
+        part: Sequence[Extract],
         cited: Mapping[str, LogRecord],
         counter: TokenCounter,
         paid: Callable[[AIMessage], None],
@@ -172,26 +182,30 @@ class ChatSummarizer:
         return [*(each for each in previous if each in back), *after]
 
 
-class Piece(NamedTuple):
-    """A message or a part of a long one, as the model is shown it."""
-
-    record: LogRecord
-    text: str
+def _telling(
+    records: Sequence[LogRecord], share: float, counter: TokenCounter
+) -> Iterator[Extract]:
+    """The sentences that say most, a few messages at a time."""
+    for first in range(0, len(records), _WEIGHED):
+        some = records[first : first + _WEIGHED]
+        tokens = sum(counter.text(message_text(record.message)) for record in some)
+        # The room for a fence and for names that a shown summary would need.
+        yield from extract(some, int(tokens * share) + _OVERHEAD, counter)
 
 
 def _parts(
-    records: Sequence[LogRecord], max_tokens: int, counter: TokenCounter
-) -> Iterator[list[Piece]]:
-    """All that `records` say, in lists of at most `max_tokens`."""
-    part: list[Piece] = []
+    said: Sequence[Extract], max_tokens: int, counter: TokenCounter
+) -> Iterator[list[Extract]]:
+    """All of `said`, in lists of at most `max_tokens`."""
+    part: list[Extract] = []
     room = max_tokens
-    for record in records:
-        for text in _cut(message_text(record.message), max_tokens, counter):
+    for record, whole in said:
+        for text in _cut(whole, max_tokens, counter):
             tokens = counter.text(text)
             if part and tokens > room:
                 yield part
                 part, room = [], max_tokens
-            part.append(Piece(record, text))
+            part.append(Extract(record, text))
             room -= tokens
     if part:
         yield part
@@ -209,7 +223,7 @@ def _cut(text: str, max_tokens: int, counter: TokenCounter) -> Iterator[str]:
     yield from _cut(text[middle:], max_tokens, counter)
 
 
-def _question(statements: Sequence[Statement], part: Sequence[Piece]) -> str:
+def _question(statements: Sequence[Statement], part: Sequence[Extract]) -> str:
     """The notes so far and the new messages, each under its name."""
     lines = ["Notes so far:\n"]
     for number, statement in enumerate(statements, 1):
@@ -271,7 +285,7 @@ class _Checked(NamedTuple):
 def _checked(
     answers: Sequence[_Answer],
     previous: Sequence[Statement],
-    part: Sequence[Piece],
+    part: Sequence[Extract],
     known: Mapping[str, LogRecord],
 ) -> _Checked:
     """The answers that hold, and for the others the sentences they were about."""

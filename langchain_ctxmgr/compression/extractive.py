@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import log, sqrt
+from typing import NamedTuple
 
 from langchain_ctxmgr import analysis
 from langchain_ctxmgr.analysis import Cue
@@ -108,6 +109,20 @@ class ExtractiveSummarizer:
                 )
             taken.pop()
         return EMPTY
+
+
+class Extract(NamedTuple):
+    """The sentences of a message that say most."""
+
+    record: LogRecord
+    text: str
+    """In their order, `…` where something between them is left out."""
+
+
+def extract(records: Sequence[LogRecord], max_tokens: int, counter: TokenCounter) -> list[Extract]:
+    """The best sentences of `records` in about `max_tokens`, by message, in their order."""
+    taken = _pick(_weigh(_read(records)), records, max_tokens, counter)
+    return [Extract(records[index], _joined(said)) for index, said in _by_record(taken).items()]
 
 
 def _read(records: Sequence[LogRecord]) -> list[_Sentence]:
@@ -238,18 +253,26 @@ def _line(record: LogRecord, text: str) -> str:
 
 
 def _render(taken: Iterable[_Sentence], records: Sequence[LogRecord]) -> str:
-    by_record: defaultdict[int, list[_Sentence]] = defaultdict(list)
-    for sentence in sorted(taken, key=lambda sentence: (sentence.record, sentence.place)):
-        by_record[sentence.record].append(sentence)
     parts: list[str] = []
     shown = None
-    for index, said in by_record.items():
+    for index, said in _by_record(taken).items():
         record = records[index]
         if record.at.date() != shown:
             shown = record.at.date()
             parts.append(day(record.at))
-        text = said[0].text
-        for before, after in pairwise(said):
-            text += f" {after.text}" if after.place == before.place + 1 else f" … {after.text}"
-        parts.append(_line(record, text))
+        parts.append(_line(record, _joined(said)))
     return "".join(parts).rstrip("\n")
+
+
+def _by_record(taken: Iterable[_Sentence]) -> dict[int, list[_Sentence]]:
+    by_record: defaultdict[int, list[_Sentence]] = defaultdict(list)
+    for sentence in sorted(taken, key=lambda sentence: (sentence.record, sentence.place)):
+        by_record[sentence.record].append(sentence)
+    return by_record
+
+
+def _joined(said: Sequence[_Sentence]) -> str:
+    text = said[0].text
+    for before, after in pairwise(said):
+        text += f" {after.text}" if after.place == before.place + 1 else f" … {after.text}"
+    return text

@@ -49,6 +49,7 @@ def manager_of(folder: Path) -> ContextManager:
             section_tokens=200,
             trigger_tokens=200,
             max_tokens=4_000,
+            read_share=1.0,
             timeout=timedelta(seconds=1),
         ),
         tenant_id=TENANT,

@@ -38,8 +38,8 @@ def talk(turns: int, *, first: int = 0) -> list[HumanMessage | AIMessage]:
 
 
 def summarizer(model: ScriptedSummarizer, **settings: Any) -> ChatSummarizer:
-    given = {"section_tokens": 500, "trigger_tokens": 500, "max_tokens": 400, **settings}
-    return ChatSummarizer(model=model, **given)
+    given = {"section_tokens": 500, "trigger_tokens": 500, "max_tokens": 400, "read_share": 1.0}
+    return ChatSummarizer(model=model, **{**given, **settings})
 
 
 def opened(path: Any, model: ScriptedSummarizer, **settings: Any) -> ContextManager:
@@ -118,6 +118,17 @@ class TestRolling:
             )
             assert len(model.questions) > 3
             assert all(f"Crate {n} weighs {n * 7} stone." in asked for n in range(0, 600, 50))
+
+    def test_the_model_reads_what_says_most(self, tmp_path):
+        model = ScriptedSummarizer()
+        with opened(tmp_path, model, read_share=0.3) as manager:
+            manager.record(talk(100), scope=SCOPE, at=START)
+            made(manager)
+            said = sum(len(str(message.content)) for message in talk(100))
+            read = [n.text for q in model.questions for n in notes_in(q) if n.name[0] == "m"]
+            assert sum(map(len, read)) < 0.45 * said
+            facts = [f"parcel {1000 + n}." for n in range(0, 90, 5)]
+            assert sum(any(fact in text for text in read) for fact in facts) > 0.9 * len(facts)
 
     def test_a_short_thread_is_not_summed_up(self, tmp_path):
         model = ScriptedSummarizer()
