@@ -172,7 +172,12 @@ def _of(rows: list[dict[str, Any]], *backends: str) -> list[dict[str, Any]]:
 
 def _paired(figures: dict[str, Any]) -> list[str]:
     ours: dict[str, float] = figures["ours_ms"]
-    return [f"{ours['median']:.2g} ({ours['p95']:.2g})", _ratio(figures)]
+    return [f"{_brief(ours['median'])} ({_brief(ours['p95'])})", _ratio(figures)]
+
+
+def _brief(value: float) -> str:
+    """Two digits that count, never in powers of ten."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"  # noqa: PLR2004 - three digits
 
 
 def _ratio(figures: dict[str, Any]) -> str:
