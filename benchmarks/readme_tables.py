@@ -177,7 +177,7 @@ def _paired(figures: dict[str, Any]) -> list[str]:
 
 def _brief(value: float) -> str:
     """Two digits that count, never in powers of ten."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"  # noqa: PLR2004 - three digits
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def _ratio(figures: dict[str, Any]) -> str:
