@@ -59,7 +59,7 @@ def shown(server, place=-1):
 
 class TestTurns:
     async def test_a_long_conversation_is_accepted_and_ends_as_without(self):
-        report = await converse(25)
+        report = await converse(25, budget_tokens=4_000)
         assert report.refused == 0
         assert report.is_same_state
         assert report.is_history_whole
