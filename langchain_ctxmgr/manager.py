@@ -20,6 +20,7 @@ from langchain_core.messages import BaseMessage
 from langchain_ctxmgr._plans import Plan, arun, call, run
 from langchain_ctxmgr.budget.allocation import Analysis, ContextBudget, analyze
 from langchain_ctxmgr.budget.calibration import Calibration, PromptSizes
+from langchain_ctxmgr.budget.prompt_cache import PromptCache
 from langchain_ctxmgr.budget.tokens import CACHE_SIZE, counter_for
 from langchain_ctxmgr.closable import Closable
 from langchain_ctxmgr.compression.extractive import ExtractiveSummarizer
@@ -130,6 +131,7 @@ class ContextManager(Closable):
         self._budget = budget or (model and ContextBudget.for_model(model)) or None
         self._counter = counter_for(model, cache_size=token_cache_size)
         self._sizes = PromptSizes(Calibration(), model)
+        self._prompt_cache = PromptCache(model)
         embedder = embeddings_from(embeddings)
         self._parts = parts_from(log, vectors, cache, embedder)
         self._log = log = self._parts.log
@@ -168,6 +170,7 @@ class ContextManager(Closable):
             views=self._views,
             counter=self._counter,
             sizes=self._sizes,
+            prompt_cache=self._prompt_cache,
             budget=self._budget,
             model=model,
             listeners=self._listeners,
@@ -244,9 +247,10 @@ class ContextManager(Closable):
         if not drafts:
             return []
         records = yield from self._recorder.append(thread, drafts)
-        self._sizes.answered(
-            (thread.tenant_id, thread.thread_id), (record.message for record in records)
-        )
+        said = [record.message for record in records]
+        thread_key = (thread.tenant_id, thread.thread_id)
+        self._sizes.answered(thread_key, said)
+        self._prompt_cache.answered(thread_key, said)
         yield from self._indexer.catch_up(
             str(thread.tenant_id), limit=max(INDEX_STEP, len(records))
         )
@@ -557,7 +561,9 @@ class ContextManager(Closable):
 
         `tokens`: hits and misses of the token count cache. `log`: records, revisions,
         threads and bytes. `cache`: hits and misses of what is kept there. `index`: how many
-        records it is behind the log, None without one.
+        records it is behind the log, None without one. `prompt_cache`: by model, what the
+        provider's cache gave beside what was to be expected (`PromptCacheFigures`), of the
+        answers recorded here that tell their usage.
 
         Raises:
             ValueError: If the scope names a user: a user's figures cannot be told apart yet.
@@ -580,6 +586,7 @@ class ContextManager(Closable):
         figures["cache"] = {**asdict(kept), "hit_ratio": kept.hit_ratio}
         behind = yield from self._indexer.behind(None if where is None else where.tenant_id)
         figures["index"] = {"behind": behind}
+        figures["prompt_cache"] = self._prompt_cache.figures
         return figures
 
     def close(self) -> None:
