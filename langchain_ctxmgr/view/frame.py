@@ -64,7 +64,7 @@ SUMMARY_SOURCES = 64
 """A summary is drawn from this many of the most important messages before the window."""
 TOOL_TRAFFIC_SHARE = 0.25
 """Of the budget, left free when tools are given: their results come next."""
-LEAST_TRAFFIC_SHARE = 0.125
+LEAST_TRAFFIC_SHARE = 0.1
 """The same where earlier turns tell how much it comes to: they never took less."""
 _QUOTES_KEPT = 256
 
