@@ -54,9 +54,11 @@ from langchain_ctxmgr.recording import Recorder
 from langchain_ctxmgr.records import (
     ErasureReceipt,
     LogRecord,
+    Memories,
     Memory,
     PreparedContext,
     Scope,
+    Stats,
 )
 from langchain_ctxmgr.retention import Eraser
 from langchain_ctxmgr.settings import Settings, require
@@ -469,7 +471,7 @@ class ContextManager(Closable):
             k=most,
             explain=explain,
         )
-        return list(found.memories)
+        return Memories(found.memories)
 
     def history(self, *, scope: Scope) -> list[BaseMessage]:
         """Every message ever recorded in a thread, verbatim, in the order recorded.
@@ -574,12 +576,12 @@ class ContextManager(Closable):
         """`stats` on an event loop."""
         return await arun(self._stats(scope))
 
-    def _stats(self, scope: Scope | None) -> Plan[dict[str, Any]]:
+    def _stats(self, scope: Scope | None) -> Plan[Stats]:
         if scope is None and self._tenant_id is not None:
             scope = Scope(tenant_id=self._tenant_id)
         where = self._whole(scope, "count")
         counts = self._counter.stats
-        figures: dict[str, Any] = {"tokens": {**asdict(counts), "hit_ratio": counts.hit_ratio}}
+        figures = Stats({"tokens": {**asdict(counts), "hit_ratio": counts.hit_ratio}})
         if where is not None:
             figures["log"] = asdict((yield from call(self._log.tenant_stats, where)))
         kept = self._cached.stats

@@ -55,7 +55,7 @@ def stretch_window(
     groups = list(chain.from_iterable(run for run in shown if run is not None))
     if None in shown or not groups:
         return None
-    window = window_of(records, folded, groups, stretch.start, "shown as it was sent before")
+    window = window_of(records, folded, groups, stretch.start, "goes on from the last prompt")
     return window._replace(earlier=stretch.earlier)
 
 
