@@ -21,6 +21,7 @@ from langchain_core.messages import BaseMessage
 from langchain_ctxmgr._plans import Plan, arun, call, run
 from langchain_ctxmgr.budget.allocation import Analysis, ContextBudget, analyze
 from langchain_ctxmgr.budget.calibration import Calibration, PromptSizes
+from langchain_ctxmgr.budget.prompt_cache import PromptCache
 from langchain_ctxmgr.budget.tokens import CACHE_SIZE, counter_for
 from langchain_ctxmgr.closable import Closable
 from langchain_ctxmgr.compression.chat_summarizer import ChatSummarizer
@@ -55,9 +56,11 @@ from langchain_ctxmgr.recording import Recorder
 from langchain_ctxmgr.records import (
     ErasureReceipt,
     LogRecord,
+    Memories,
     Memory,
     PreparedContext,
     Scope,
+    Stats,
     Summary,
 )
 from langchain_ctxmgr.retention import Eraser
@@ -137,6 +140,7 @@ class ContextManager(Closable):
         self._budget = budget or (model and ContextBudget.for_model(model)) or None
         self._counter = counter_for(model, cache_size=token_cache_size)
         self._sizes = PromptSizes(Calibration(), model)
+        self._prompt_cache = PromptCache(model)
         embedder = embeddings_from(embeddings)
         self._parts = parts_from(log, vectors, cache, embedder)
         self._log = log = self._parts.log
@@ -177,6 +181,7 @@ class ContextManager(Closable):
             views=self._views,
             counter=self._counter,
             sizes=self._sizes,
+            prompt_cache=self._prompt_cache,
             budget=self._budget,
             model=model,
             listeners=self._listeners,
@@ -253,9 +258,10 @@ class ContextManager(Closable):
         if not drafts:
             return []
         records = yield from self._recorder.append(thread, drafts)
-        self._sizes.answered(
-            (thread.tenant_id, thread.thread_id), (record.message for record in records)
-        )
+        said = [record.message for record in records]
+        thread_key = (thread.tenant_id, thread.thread_id)
+        self._sizes.answered(thread_key, said)
+        self._prompt_cache.answered(thread_key, said)
         yield from self._indexer.catch_up(
             str(thread.tenant_id), limit=max(INDEX_STEP, len(records))
         )
@@ -476,7 +482,7 @@ class ContextManager(Closable):
             k=most,
             explain=explain,
         )
-        return list(found.memories)
+        return Memories(found.memories)
 
     def summarize(self, *, scope: Scope) -> Summary:
         """The chat model's summary of a thread, brought up to date now.
@@ -621,8 +627,10 @@ class ContextManager(Closable):
 
         `tokens`: hits and misses of the token count cache. `log`: records, revisions,
         threads and bytes. `cache`: hits and misses of what is kept there. `index`: how many
-        records it is behind the log, None without one. `summaries`, with a chat model for
-        them: look-ups by where they were found, calls, tokens and USD of this process.
+        records it is behind the log, None without one. `prompt_cache`: by model, what the
+        provider's cache gave beside what was to be expected (`PromptCacheFigures`), of the
+        answers recorded here that tell their usage. `summaries`, with a chat model for them:
+        look-ups by where they were found, calls, tokens and USD of this process.
 
         Raises:
             ValueError: If the scope names a user: a user's figures cannot be told apart yet.
@@ -633,12 +641,12 @@ class ContextManager(Closable):
         """`stats` on an event loop."""
         return await arun(self._stats(scope))
 
-    def _stats(self, scope: Scope | None) -> Plan[dict[str, Any]]:
+    def _stats(self, scope: Scope | None) -> Plan[Stats]:
         if scope is None and self._tenant_id is not None:
             scope = Scope(tenant_id=self._tenant_id)
         where = self._whole(scope, "count")
         counts = self._counter.stats
-        figures: dict[str, Any] = {"tokens": {**asdict(counts), "hit_ratio": counts.hit_ratio}}
+        figures = Stats({"tokens": {**asdict(counts), "hit_ratio": counts.hit_ratio}})
         if where is not None:
             figures["log"] = asdict((yield from call(self._log.tenant_stats, where)))
         kept = self._cached.stats
@@ -647,6 +655,7 @@ class ContextManager(Closable):
         figures["index"] = {"behind": behind}
         if self._summaries is not None:
             figures["summaries"] = self._summaries.stats()
+        figures["prompt_cache"] = self._prompt_cache.figures
         return figures
 
     def close(self) -> None:

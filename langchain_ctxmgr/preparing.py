@@ -21,6 +21,7 @@ from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.budget.allocation import ContextBudget
 from langchain_ctxmgr.budget.calibration import PromptSizes
 from langchain_ctxmgr.budget.costs import cost
+from langchain_ctxmgr.budget.prompt_cache import PromptCache
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.errors import ContextOverflowError, LogError
 from langchain_ctxmgr.events import Degraded, Listener, emit
@@ -53,6 +54,7 @@ class Preparer:
     views: ViewBuilder
     counter: TokenCounter
     sizes: PromptSizes
+    prompt_cache: PromptCache
     budget: ContextBudget | None
     """None: each call names its limit."""
     model: str | BaseChatModel | None
@@ -117,6 +119,13 @@ class Preparer:
                 needed_tokens=needed, max_tokens=limit, what=error.what
             ) from None
         self.sizes.sent(thread_key, view.tokens)
+        self.prompt_cache.sent(
+            thread_key,
+            view.messages,
+            tools=given_tools,
+            tokens=view.tokens,
+            count=self.counter.message,
+        )
         elapsed = timedelta(seconds=time.perf_counter() - started)
         announce(view, scope, limit, elapsed, self.listeners)
         return context_of(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
 
@@ -203,6 +203,11 @@ class Receipt(tuple[ReceiptItem, ...]):
         """The items that were considered and left out."""
         return Receipt(item for item in self if not item.included)
 
+    def _repr_html_(self) -> str:
+        from langchain_ctxmgr.notebook import receipt_html
+
+        return receipt_html(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contribution:
@@ -256,6 +261,29 @@ class Memory:
     explanation: Explanation | None = None
     """The same with each arm's own score and in words; None unless asked for."""
 
+    def _repr_html_(self) -> str:
+        from langchain_ctxmgr.notebook import memories_html
+
+        return memories_html([self])
+
+
+class Memories(list[Memory]):
+    """Recalled messages, best first: a list that shows itself in a notebook."""
+
+    def _repr_html_(self) -> str:
+        from langchain_ctxmgr.notebook import memories_html
+
+        return memories_html(self)
+
+
+class Stats(dict[str, Any]):
+    """A manager's figures by group: a dict that shows itself in a notebook."""
+
+    def _repr_html_(self) -> str:
+        from langchain_ctxmgr.notebook import stats_html
+
+        return stats_html(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
@@ -292,6 +320,11 @@ class PreparedContext:
     sections: Mapping[ItemKind, int]
     """Tokens by section."""
     receipt: Receipt
+
+    def _repr_html_(self) -> str:
+        from langchain_ctxmgr.notebook import context_html
+
+        return context_html(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

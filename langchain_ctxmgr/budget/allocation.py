@@ -21,11 +21,17 @@ SMALL_ROOM_TOKENS = 8_000
 than the same tokens of recalled text (.005 to .014 of evidence recall at 2,000 and 4,000)."""
 LARGE_ROOM_TOKENS = 32_000
 """From here on the full history is kept while it fits."""
+CACHED_ROOM_TOKENS = 2_048
+"""From here on what was sent is worth keeping: OpenAI's prompt cache begins at 1,024 tokens,
+and a prompt is on average about half as long again as right after a compaction."""
 _SMALL_HISTORY, _LIVE_HISTORY, _LARGE_HISTORY = 0.10, 0.40, 0.60
 _SUMMARY = 0.05
 _SMALL_SUMMARY = 0.10
 """Of a room below `SMALL_ROOM_TOKENS`, for a summary that a chat model made."""
 _LARGE_RECALLED = 0.20
+_LIVE_RECALLED, _LIVE_RECALLED_TOKENS = 1 / 20, (256, 2_048)
+"""For one question of a live conversation, and its bounds. It stays next to its question in the
+prompts that follow, so what is recalled adds up until the window starts anew."""
 _DEFAULT_RESERVE_TOKENS = 1_024
 
 
@@ -164,7 +170,9 @@ class ContextBudget:
     sent while it fits. Once it does not: below 8,000 tokens a tenth for the last turns (40 %
     while a conversation is live), the rest for what is recalled; from 8,000 to 32,000 a
     summary and more and more history; from 32,000 on 60 % history, 5 % summary and
-    20 % recalled.
+    20 % recalled. While a conversation is live, from 2,048 tokens on, each question is given a
+    twentieth of recalled text (256 to 2,048 tokens), and what was sent stays until the window is
+    full: so the provider's prompt cache holds. `history` is then where it starts anew.
 
     Raises:
         ValueError: If a number is out of range, the reserve leaves nothing, or the shares
@@ -250,7 +258,11 @@ class ContextBudget:
         history = _share(self.history_share, _default_history(limit, is_live=is_live)).of(room)
         history = min(history, room - summary)
         rest = room - summary - history
-        if self.recalled_share is None and limit < LARGE_ROOM_TOKENS:
+        if self.recalled_share is None and is_live and limit >= CACHED_ROOM_TOKENS:
+            least, most = _LIVE_RECALLED_TOKENS
+            live = Share(fraction=_LIVE_RECALLED, min_tokens=least, max_tokens=most)
+            recalled = min(live.of(room), rest)
+        elif self.recalled_share is None and limit < LARGE_ROOM_TOKENS:
             recalled = rest
         else:
             recalled = min(_share(self.recalled_share, _LARGE_RECALLED).of(room), rest)

@@ -19,6 +19,7 @@ from langchain_ctxmgr._plans import Plan, arun, run
 from langchain_ctxmgr.errors import ContextOverflowError
 from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.intake import positive
+from langchain_ctxmgr.integrations.cache_markers import takes_markers, with_cache_markers
 from langchain_ctxmgr.integrations.following import Follower, turn_of
 from langchain_ctxmgr.integrations.overflow import is_overflow, smaller
 from langchain_ctxmgr.integrations.scopes import is_nested, scope_of_run
@@ -80,7 +81,8 @@ class ContextMiddleware(AgentMiddleware[ContextState, Any, Any]):
     `<thread_id>/<id of its first message>`.
 
     Where the provider refuses a prompt for its length, it is asked once more with a smaller
-    one, and the thread keeps to that limit from then on.
+    one, and the thread keeps to that limit from then on. Claude models are told where what they
+    are sent stays the same (`integrations.cache_markers`), unless the run sets `cache_control`.
 
     Args:
         manager: Shared with whatever else uses it; it is not closed here.
@@ -259,6 +261,9 @@ class ContextMiddleware(AgentMiddleware[ContextState, Any, Any]):
         )
         messages = cast("list[AnyMessage]", [*view.messages, *added])
         lead = messages[0] if isinstance(messages[0], SystemMessage) else None
+        if takes_markers(request.model) and "cache_control" not in request.model_settings:
+            messages = cast("list[AnyMessage]", with_cache_markers(messages))
+            lead = cast("SystemMessage", messages[0]) if lead is not None else None
         if lead is not None:
             messages = messages[1:]
         return _Shown(request.override(messages=messages, system_message=lead), view.tokens)

@@ -42,6 +42,8 @@ class Considered:
     arms: Mapping[str, float]
     included: bool
     reason: str
+    seq: int
+    is_excerpt: bool = False
 
 
 class Packing:
@@ -115,7 +117,7 @@ class Packing:
         said = (memory.speaker, memory.role, memory.at.date(), text)
         twin = self._shown.get(said)
         if twin is not None:
-            self._consider(memory, 0, f"says the same as {twin} on that day")
+            self._consider(record, memory, 0, f"says the same as {twin} on that day")
             return
         share = 1.0
         if self._must_be_cut(record.tokens - _SLACK_TOKENS):
@@ -125,7 +127,9 @@ class Packing:
         included = bool(memory.text) and cost <= self._left
         if not included:
             self._misses += 1
-            self._consider(memory, cost, f"does not fit: {cost} tokens, {self._left:.0f} left")
+            self._consider(
+                record, memory, cost, f"does not fit: {cost} tokens, {self._left:.0f} left"
+            )
             return
         self.block.add(memory)
         self.memories.append(replace(memory, tokens=cost))
@@ -133,10 +137,16 @@ class Packing:
         self._misses = 0
         self._shown[said] = memory.id
         reason = "recalled: an excerpt" if memory.is_excerpt else "recalled"
-        self._consider(memory, cost, reason, included=True)
+        self._consider(record, memory, cost, reason, included=True)
 
     def _consider(
-        self, memory: Memory, tokens: int, reason: str, *, included: bool = False
+        self,
+        record: LogRecord,
+        memory: Memory,
+        tokens: int,
+        reason: str,
+        *,
+        included: bool = False,
     ) -> None:
         if not included:
             self._refused += 1
@@ -150,6 +160,8 @@ class Packing:
                 arms=memory.arms,
                 included=included,
                 reason=reason,
+                seq=record.seq,
+                is_excerpt=memory.is_excerpt,
             )
         )
 

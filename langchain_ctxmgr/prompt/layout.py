@@ -2,9 +2,10 @@
 
 What changes least stands first: system text, summary, history, and last the current
 turn with what was recalled for it, so that a provider's prompt cache holds up to the
-current turn. Recalled text and summaries are data: they stand inside a fence that
-nothing within can close, each line says which message it is from, who spoke and on
-which day, and lines of one message are indented so that none can pose as another.
+current turn, and on through it where the next prompt shows it as it was sent. Recalled
+text and summaries are data: they stand inside a fence that nothing within can close, each
+line says which message it is from, who spoke and on which day, and lines of one message
+are indented so that none can pose as another.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ one common size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import NamedTuple, cast
 
@@ -127,12 +127,6 @@ class _Round:
         self.cut_tokens = fixed + sum(min(size, self._cut) for size in sizes)
 
     @property
-    def is_speech(self) -> bool:
-        """Whether it is something that the model said, calling nothing."""
-        message = self.group.messages[0]
-        return role_of(message) == "ai" and not asked_by(message)
-
-    @property
     def tokens(self) -> int:
         """At most what the round costs in its state."""
         if self.state is _State.GONE:
@@ -150,6 +144,12 @@ class _Round:
             else message
             for size, message in zip(self.sizes, self.group.messages, strict=True)
         ]
+
+
+def is_speech(group: Group) -> bool:
+    """Whether it is something that the model said, calling nothing."""
+    message = group.messages[0]
+    return role_of(message) == "ai" and not asked_by(message)
 
 
 def _is_result(message: BaseMessage) -> bool:
@@ -206,9 +206,7 @@ def fit_turn(
     total = sum(counter.message(message) for message in traffic)
     if total <= room:
         return FittedTurn(messages=(*question.messages, *traffic), tokens=needed + total, trims=())
-    rounds = [_Round(group, room, counter) for group in groups[1:]]
-    _settle(rounds, room)
-    _end_without_speech(rounds)
+    rounds = _fitted(groups[1:], room, counter)
     messages = list(question.messages)
     tokens = needed
     trims: list[Trim] = []
@@ -226,6 +224,26 @@ def fit_turn(
             tokens += left
             trims.append(Trim(index, message, size, left))
     return FittedTurn(messages=tuple(messages), tokens=tokens, trims=tuple(trims))
+
+
+def fit_rounds(groups: Sequence[Group], room_tokens: int, counter: TokenCounter) -> list[Group]:
+    """Rounds of a turn that do not fit `room_tokens`, as `fit_turn` sends them."""
+    return [
+        replace(
+            part.group,
+            messages=tuple(kept),
+            tokens=sum(counter.message(message) for message in kept),
+        )
+        for part in _fitted(groups, room_tokens, counter)
+        if (kept := part.messages())
+    ]
+
+
+def _fitted(groups: Sequence[Group], room: int, counter: TokenCounter) -> list[_Round]:
+    rounds = [_Round(group, room, counter) for group in groups]
+    _settle(rounds, room)
+    _end_without_speech(rounds)
+    return rounds
 
 
 def _settle(rounds: Sequence[_Round], room: int) -> None:
@@ -249,7 +267,7 @@ def _end_without_speech(rounds: Sequence[_Round]) -> None:
     """Leave out what the model said last where the rounds after it are gone: it speaks next."""
     for part in reversed(rounds):
         if part.state is not _State.GONE:
-            if not part.is_speech:
+            if not is_speech(part.group):
                 return
             part.state = _State.GONE
 

@@ -21,16 +21,15 @@ from langchain_ctxmgr.prompt.validity import Folded, fold
 from langchain_ctxmgr.records import ItemKind, Receipt, ReceiptItem
 from langchain_ctxmgr.view.current_turn import CurrentTurn, find_turn
 from langchain_ctxmgr.view.frame import (
-    Chosen,
     Frame,
     Frames,
     Part,
-    Quote,
     Space,
     ViewParts,
     ViewRequest,
 )
 from langchain_ctxmgr.view.history import SYSTEM_LEADS, Window
+from langchain_ctxmgr.view.settled import Chosen, Quote
 from langchain_ctxmgr.view.unrecorded import NOTHING_RECALLED, held
 
 
@@ -96,15 +95,15 @@ class ViewBuilder:
                 ItemKind.SYSTEM: sum(map(counter.message, lead.messages)),
                 ItemKind.TOOLS: tool_tokens,
                 ItemKind.SUMMARY: quote.summary.tokens,
-                ItemKind.HISTORY: window.tokens,
-                ItemKind.RECALLED: chosen.tokens,
+                ItemKind.HISTORY: window.tokens - window.recalled_tokens,
+                ItemKind.RECALLED: window.recalled_tokens + chosen.tokens,
                 ItemKind.CURRENT: fitted.tokens + counter.messages([]),
             },
             receipt=_receipt(
                 lead.items(counter),
                 _summary_items(quote),
                 [item for item in window.items if item.id != lead.id],
-                chosen.items,
+                [*_earlier_items(window), *chosen.items],
                 _turn_items(turn, folded, fitted, lead, counter),
             ),
             trims=fitted.trims,
@@ -207,6 +206,20 @@ def _summary_items(quote: Quote) -> list[ReceiptItem]:
             reason="a sentence of it stands in the summary",
         )
         for name in quote.summary.source_ids
+    ]
+
+
+def _earlier_items(window: Window) -> list[ReceiptItem]:
+    return [
+        ReceiptItem(
+            id=name,
+            kind=ItemKind.RECALLED,
+            included=True,
+            reason="recalled for an earlier question",
+            tokens=tokens,
+        )
+        for each in window.earlier
+        for name, _, tokens, _ in each.rows
     ]
 
 

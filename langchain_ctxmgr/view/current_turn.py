@@ -37,9 +37,10 @@ class CurrentTurn:
     """The history is what stands before this slot."""
     follows: str | None
     """Id of the message before the question; None where nothing stands before it."""
-    changed: int
-    """Position of the newest record that makes the question another one to answer: a revision
-    of something before it, or what was said in answer to it; -1 for none."""
+    revised: int
+    """Position of the newest revision of something before the question; -1 for none."""
+    answered: int
+    """Position of what was last said in answer to it; -1 for none."""
     history_tokens: int
     """As recorded, over the whole history."""
     history_importance: float
@@ -47,6 +48,11 @@ class CurrentTurn:
     """When the last message of the history was said."""
     asked_at: datetime | None
     """When the question was recorded; None where it is not in the log."""
+
+    @property
+    def changed(self) -> int:
+        """Position of the newest record that makes the question another one to answer."""
+        return max(self.answered, self.revised)
 
     @property
     def key(self) -> str | None:
@@ -199,7 +205,8 @@ def _turn(
         records=loop.records,
         before_slot=before_slot,
         follows=previous[0].message_id if previous else None,
-        changed=max(loop.answered, -1 if revised is None else revised),
+        revised=-1 if revised is None else revised,
+        answered=loop.answered,
         history_tokens=previous[0].total_tokens if previous else 0,
         history_importance=previous[0].total_importance if previous else 0.0,
         last_said_at=previous[0].at if previous else None,

@@ -1,8 +1,9 @@
 """The frame of a turn: what stands ahead of its tool traffic, settled at its first step.
 
 The history window, the summary of what lies before it, and what is recalled for the
-question. All are worked out as for the question alone, so the frame is the same on each
-step of a tool loop while the loop's own results give way. The numbers it follows from,
+question. A live conversation goes on from what the turn before it was shown (`view.stretch`)
+until that is too much. All are worked out as for the question alone, so the frame is the same
+on each step of a tool loop while the loop's own results give way. The numbers it follows from,
 and the summary and the recalled text as sent, are kept with the log: a step in another
 process, with other tools bound or with more learnt about the model's tokens, is given
 the same bytes.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
@@ -28,22 +29,21 @@ from langchain_core.messages import BaseMessage
 
 from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.analysis import message_text
-from langchain_ctxmgr.budget.allocation import ContextBudget
+from langchain_ctxmgr.budget.allocation import CACHED_ROOM_TOKENS, ContextBudget
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.compression.extractive import EMPTY
-from langchain_ctxmgr.compression.statements import RunningSummary, Statement, fitting, render
+from langchain_ctxmgr.compression.statements import RunningSummary, fitting
 from langchain_ctxmgr.errors import LogError, ReadOnlyLogError, StorageError
 from langchain_ctxmgr.events import Degraded, Listener, emit
 from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.memory.breaker import Breaker
-from langchain_ctxmgr.memory.packing import Considered
 from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.prompt.layout import assemble, summary_message
 from langchain_ctxmgr.prompt.window import Selector
-from langchain_ctxmgr.records import Branch, ItemKind, LogRecord, ReceiptItem, Scope, Summary
+from langchain_ctxmgr.records import Branch, LogRecord, ReceiptItem, Scope, Summary
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.summaries.store import SummaryStore
-from langchain_ctxmgr.view.current_turn import CurrentTurn
+from langchain_ctxmgr.view.current_turn import CurrentTurn, question_before
 from langchain_ctxmgr.view.history import (
     Window,
     empty_window,
@@ -51,6 +51,16 @@ from langchain_ctxmgr.view.history import (
     recent_window,
     selected_history,
 )
+from langchain_ctxmgr.view.settled import (
+    GAVE_WAY,
+    KIND,
+    NO_QUOTE,
+    NOTHING,
+    Chosen,
+    Quote,
+    Settled,
+)
+from langchain_ctxmgr.view.stretch import stretch_of, stretch_window, traffic_tokens
 
 SUMMARY_SOURCES = 64
 """A summary is drawn from this many of the most important messages before the window."""
@@ -58,10 +68,9 @@ RUNNING_SHARE = 0.75
 """Of a summary, for what was summed up beside the turns; the rest tells what came since."""
 TOOL_TRAFFIC_SHARE = 0.25
 """Of the budget, left free when tools are given: their results come next."""
-GAVE_WAY = "gave way to system text, tools or tool calls of this turn"
+LEAST_TRAFFIC_SHARE = 0.1
+"""The same where earlier turns tell how much it comes to: they never took less."""
 _QUOTES_KEPT = 256
-_FRAME = "frame-2"
-"""Kind and version of what `Settled.to_bytes` writes."""
 
 
 class Summarizer(Protocol):
@@ -105,118 +114,6 @@ class ViewRequest:
     asked_tokens: int
     budget: ContextBudget
     asked_at: datetime
-
-
-class Quote(NamedTuple):
-    """A summary and the importance it carries, by message id."""
-
-    summary: Summary
-    carried: Mapping[str, float]
-
-    @classmethod
-    def of(cls, summary: Summary, sources: Sequence[LogRecord]) -> Quote:
-        """Of each source that is quoted, the share of the tokens that the summary has room for."""
-        quoted = set(summary.source_ids)
-        used = [record for record in sources if record.message_id in quoted]
-        whole = sum(record.tokens for record in used)
-        share = min(1.0, summary.tokens / whole) if whole else 0.0
-        return cls(summary, {record.message_id: share * record.importance for record in used})
-
-    @classmethod
-    def of_statements(cls, statements: Sequence[Statement], counter: TokenCounter) -> Quote:
-        """The same of a running summary's statements."""
-        sources = dict.fromkeys(source for each in statements for source in each.sources)
-        text = render(statements)
-        tokens = counter.message(summary_message(text)) if text else 0
-        ids = tuple(dict.fromkeys(source.message_id for source in sources))
-        whole = sum(source.tokens for source in sources)
-        share = min(1.0, tokens / whole) if whole else 0.0
-        carried = {source.message_id: share * source.importance for source in sources}
-        return cls(Summary(text=text, tokens=tokens, source_ids=ids), carried)
-
-
-NO_QUOTE = Quote(EMPTY, {})
-
-
-class Chosen(NamedTuple):
-    """What was recalled for a question, as it stands in the prompt."""
-
-    block: str
-    tokens: int
-    """What it adds to the question."""
-    carried: Mapping[str, float]
-    """Importance of what it shows, by message id."""
-    considered: tuple[Considered, ...]
-
-    @property
-    def items(self) -> tuple[ReceiptItem, ...]:
-        """What was weighed, for the receipt."""
-        return tuple(
-            ReceiptItem(
-                id=item.id,
-                kind=ItemKind.RECALLED,
-                included=item.included,
-                reason=item.reason,
-                score=item.score,
-                tokens=item.tokens,
-                arms=item.arms,
-            )
-            for item in self.considered
-        )
-
-    def gone(self) -> Chosen:
-        """The same, nothing of it shown."""
-        return Chosen(
-            "",
-            0,
-            {},
-            tuple(
-                replace(item, included=False, reason=GAVE_WAY) if item.included else item
-                for item in self.considered
-            ),
-        )
-
-
-NOTHING = Chosen("", 0, {}, ())
-
-
-class Settled(NamedTuple):
-    """What the first step of a turn settles for all its steps."""
-
-    changed: int
-    """The turn's `changed` at that step: what changed later makes it another turn."""
-    max_tokens: int
-    """As counted."""
-    is_full: bool
-    """Whether the whole history is shown; the rest is then empty."""
-    room: int = 0
-    """For the frame: what system text, tools, question and the tools' results leave of it."""
-    history: int = 0
-    """The window's allowance."""
-    quote: Quote = NO_QUOTE
-    chosen: Chosen = NOTHING
-
-    def to_bytes(self) -> bytes:
-        """For keeping with the log."""
-        numbers, quote, chosen = self[:5], self.quote, self.chosen
-        summary = (quote.summary.text, quote.summary.tokens, quote.summary.source_ids)
-        rows = [
-            (item.id, item.score, item.tokens, dict(item.arms), item.included, item.reason)
-            for item in chosen.considered
-        ]
-        recalled = (chosen.block, chosen.tokens, dict(chosen.carried), rows)
-        return json.dumps([numbers, summary, dict(quote.carried), recalled]).encode("ascii")
-
-    @classmethod
-    def from_bytes(cls, stored: bytes) -> Settled:
-        """As `to_bytes` wrote it."""
-        numbers, (text, tokens, source_ids), quoted, recalled = json.loads(stored)
-        summary = Summary(text=text, tokens=tokens, source_ids=tuple(source_ids))
-        block, cost, carried, rows = recalled
-        fields = ("id", "score", "tokens", "arms", "included", "reason")
-        considered = tuple(Considered(**dict(zip(fields, row, strict=True))) for row in rows)
-        chosen = Chosen(block, cost, carried, considered)
-        return cls(*numbers, quote=Quote(summary, quoted), chosen=chosen)
 
 
 class Part(Enum):
@@ -292,7 +189,7 @@ class Frames:
         key = _key(request, turn)
         if key is None:
             return None
-        stored = yield from call(self._log.get_derived, request.scope, _FRAME, key)
+        stored = yield from call(self._log.get_derived, request.scope, KIND, key)
         settled = None if stored is None else Settled.from_bytes(stored)
         return settled if settled is not None and settled.changed >= turn.changed else None
 
@@ -308,7 +205,9 @@ class Frames:
                 if max(frame.tokens, turn.history_tokens) > space.left:
                     return (yield from self._give_way(request, turn, space))
                 return (yield from self._keep(frame, request, turn))
-        frame = yield from self._windowed(request, turn, space.max_tokens, space.fixed, room)
+        frame = yield from self._extended(request, turn, space)
+        if frame is None:
+            frame = yield from self._windowed(request, turn, space.max_tokens, space.fixed, room)
         return (yield from self._keep(frame, request, turn))
 
     def again(
@@ -319,6 +218,10 @@ class Frames:
             window = yield from self._full(request, turn, space.left)
             if window is None:
                 return (yield from self._give_way(request, turn, space))
+        elif settled.is_extended and settled.stretch is not None:
+            log, branch = self._log, request.branch
+            window = yield from stretch_window(log, branch, turn, settled.stretch, self._counter)
+            window = window or empty_window(turn)
         else:
             window = yield from self._window(settled, request, turn)
         return Frame(settled, window, settled.quote, settled.chosen)
@@ -350,7 +253,7 @@ class Frames:
         if key is not None:
             stored, put = frame.settled.to_bytes(), self._log.put_derived
             try:
-                yield from call(put, request.branch, _FRAME, key, stored)
+                yield from call(put, request.branch, KIND, key, stored)
             except StorageError as error:
                 if isinstance(error, LogError) and not isinstance(error, ReadOnlyLogError):
                     self._parts.log_breaker.failed(error)
@@ -383,10 +286,70 @@ class Frames:
         quote = yield from self._quote(request.branch, window, running, spare)
         shown = window.tokens + quote.summary.tokens
         spared = shares.history + shares.summary - shown
-        chosen = yield from self._choose(
-            request, turn, window, min(room - shown, shares.recalled + spared)
+        grows = is_live and max_tokens >= CACHED_ROOM_TOKENS
+        limit = shares.recalled if grows else shares.recalled + spared
+        chosen = yield from self._choose(request, turn, window, min(room - shown, limit))
+        settled = settled._replace(quote=quote, chosen=chosen, stretch=stretch_of(window, turn))
+        return _frame(settled, window, max_tokens - fixed_tokens)
+
+    def _extended(
+        self, request: ViewRequest, turn: CurrentTurn, space: Space
+    ) -> Plan[Frame | None]:
+        """What the turn before showed, with what is new behind it; None where that is too much."""
+        if self._parts.selector is not None or not turn.is_live(request.asked_at):
+            return None
+        previous = yield from self._previous(request, turn)
+        if previous is None:
+            return None
+        settled, question_id = previous
+        stretch = settled.extended(question_id)
+        if stretch is None:
+            return None
+        window = yield from stretch_window(self._log, request.branch, turn, stretch, self._counter)
+        if window is None:
+            return None
+        shares = request.budget.allocate(space.max_tokens, space.fixed, is_live=True)
+        room = space.room
+        if request.tools:
+            least = int(space.max_tokens * LEAST_TRAFFIC_SHARE)
+            room -= min(_for_traffic(space), max(least, traffic_tokens(window)))
+        shown = window.tokens + settled.quote.summary.tokens
+        said = window.tokens - window.recalled_tokens
+        if shown + shares.recalled > room or (
+            request.budget.history_share is not None and said > shares.history
+        ):
+            return None
+        chosen = yield from self._choose(request, turn, window, shares.recalled)
+        settled = Settled(
+            turn.changed,
+            space.max_tokens,
+            is_full=False,
+            is_extended=True,
+            quote=settled.quote,
+            chosen=chosen,
+            stretch=stretch,
         )
-        return Frame(settled._replace(quote=quote, chosen=chosen), window, quote, chosen)
+        return _frame(settled, window, space.max_tokens - space.fixed)
+
+    def _previous(
+        self, request: ViewRequest, turn: CurrentTurn
+    ) -> Plan[tuple[Settled, str] | None]:
+        """What the turn before settled, and its question's id; None where that may not stay."""
+        log, branch = self._log, request.branch
+        asked = yield from question_before(log, branch, turn.before_slot)
+        if asked is None:
+            return None
+        ahead = yield from call(
+            log.read, branch, before_slot=asked.slot, limit=1, newest_first=True
+        )
+        if not ahead:
+            return None
+        key = _digest(asked.message_id, ahead[0].message_id, request.asked_tokens, asked.message)
+        stored = yield from call(log.get_derived, request.scope, KIND, key)
+        settled = None if stored is None else Settled.from_bytes(stored)
+        if settled is None or settled.changed < turn.revised:
+            return None
+        return settled, asked.message_id
 
     def _full(self, request: ViewRequest, turn: CurrentTurn, room: int) -> Plan[Window | None]:
         return (yield from full_history(self._log, request.branch, turn, room, self._counter))
@@ -496,6 +459,12 @@ class Frames:
         return count(assemble(turn=[question], recalled=block)) - count([question])
 
 
+def _frame(settled: Settled, window: Window, beside_fixed: int) -> Frame:
+    """The frame, which settles what is left for question and tool traffic."""
+    frame = Frame(settled, window, settled.quote, settled.chosen)
+    return frame._replace(settled=settled._replace(turn_tokens=beside_fixed - frame.tokens))
+
+
 def _gone(item: ReceiptItem) -> ReceiptItem:
     return replace(item, included=False, reason=GAVE_WAY) if item.included else item
 
@@ -511,5 +480,9 @@ def _key(request: ViewRequest, turn: CurrentTurn) -> str | None:
     """
     if turn.question is None or turn.key is None or turn.follows is None:
         return None
-    asked = [turn.key, turn.follows, request.asked_tokens, message_text(turn.question)]
+    return _digest(turn.key, turn.follows, request.asked_tokens, turn.question)
+
+
+def _digest(name: str, follows: str, asked_tokens: int, question: BaseMessage) -> str:
+    asked = [name, follows, asked_tokens, message_text(question)]
     return sha256(json.dumps(asked).encode("ascii")).hexdigest()

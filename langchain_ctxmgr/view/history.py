@@ -1,8 +1,8 @@
 """The part of the history that a view shows word for word.
 
 The whole history while it fits. Otherwise a window over its newest part whose start is a
-pure function of the log (`prompt.window.window_start`), so that it stands still between
-two compactions and what was sent stays a prefix of what is sent next.
+pure function of the log (`prompt.window.window_start`), so that it stands still while the
+history grows by half of it. `view.stretch` shows it as it was sent, for longer.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from langchain_ctxmgr.prompt.window import Selector, opening, window_start
 from langchain_ctxmgr.records import Branch, ItemKind, LogRecord, ReceiptItem
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.view.current_turn import CurrentTurn, question_before
+from langchain_ctxmgr.view.settled import Earlier
 
 MIN_EXCERPT_TOKENS = 128
 """A last exchange longer than the window is shown cut, where this much is left for it."""
@@ -46,6 +47,8 @@ class Window(NamedTuple):
     """What was said before the first user message, shown as a quote; only in a full history."""
     lead_tokens: int = 0
     """What the message that quotes `lead` costs."""
+    earlier: Sequence[Earlier] = ()
+    """The questions of it that stand with what was recalled for them."""
 
     @property
     def messages(self) -> list[BaseMessage]:
@@ -60,7 +63,8 @@ class Window(NamedTuple):
     @property
     def carried(self) -> dict[str, float]:
         """Importance of what is shown, by message id; of a message that was cut, in proportion."""
-        carried: dict[str, float] = {}
+        rows = chain.from_iterable(each.rows for each in self.earlier)
+        carried = {name: importance for name, _, _, importance in rows}
         for group in self.groups:
             whole = sum(self.records[i].tokens for i in group.indexes)
             share = min(1.0, group.tokens / whole) if whole else 1.0
@@ -69,14 +73,20 @@ class Window(NamedTuple):
         return carried
 
     @property
+    def recalled_tokens(self) -> int:
+        """What of `tokens` was recalled for earlier questions."""
+        return sum(each.tokens for each in self.earlier)
+
+    @property
     def seqs(self) -> frozenset[int]:
         """The records shown whole."""
-        return frozenset(
+        whole = frozenset(
             self.records[i].seq
             for group in self.groups
             for i, message in zip(group.indexes, group.messages, strict=True)
             if message is self.records[i].message
         )
+        return whole.union(*(each.seqs for each in self.earlier))
 
 
 def full_history(
@@ -86,7 +96,7 @@ def full_history(
     if turn.history_tokens > room:
         return None
     records = yield from call(log.read, branch, before_slot=turn.before_slot)
-    folded = _fold(records, counter)
+    folded = folded_history(records, counter)
     first = next((i for i, group in enumerate(folded.groups) if group.opens), len(folded.groups))
     ahead, kept = folded.groups[:first], folded.groups[first:]
     lead = "".join(
@@ -137,7 +147,7 @@ def selected_history(
 ) -> Plan[Window]:
     """What `selector` takes of the history, in `allowance`; reads all of the history."""
     records = yield from call(log.read, branch, before_slot=turn.before_slot)
-    folded = _fold(records, counter)
+    folded = folded_history(records, counter)
     chosen = selector(folded.groups, allowance)
     newest = folded.groups[len(folded.groups) - len(chosen.groups) :]
     is_newest = bool(chosen.groups) and tuple(newest) == tuple(chosen.groups)
@@ -166,17 +176,29 @@ def _window_in(
     if slot is None or slot >= turn.before_slot:
         return empty_window(turn)
     records = yield from call(log.read, branch, from_slot=slot, before_slot=turn.before_slot)
-    folded = _fold(records, counter)
+    folded = folded_history(records, counter)
     opens = opening(folded.groups, allowance // 2)
     if opens.needs_question:
         asked = yield from question_before(log, branch, slot)
         records = records if asked is None else [asked, *records]
-        folded = _fold(records, counter)
+        folded = folded_history(records, counter)
     groups = folded.groups[opens.first :]
     if not groups or not groups[0].opens:
         return empty_window(turn)
-    items = (*_items(records, groups, "recent"), *_dropped(records, folded))
-    return Window(groups, records, slot if opens.needs_question else _slot(records, groups), items)
+    start_slot = slot if opens.needs_question else _slot(records, groups)
+    return window_of(records, folded, groups, start_slot, "recent")
+
+
+def window_of(
+    records: Sequence[LogRecord],
+    folded: Folded,
+    groups: Sequence[Group],
+    start_slot: int,
+    reason: str,
+) -> Window:
+    """The window that shows `groups`, and why it does."""
+    items = (*_items(records, groups, reason), *_dropped(records, folded))
+    return Window(groups, records, start_slot, items)
 
 
 def _slot(records: Sequence[LogRecord], groups: Sequence[Group]) -> int:
@@ -194,7 +216,7 @@ def _last_exchange(
         log.read, branch, before_slot=turn.before_slot, limit=_EXCHANGE, newest_first=True
     )
     records = newest[::-1]
-    folded = _fold(records, counter)
+    folded = folded_history(records, counter)
     exchange = [group for group in folded.groups[folded.turn :] if len(group.messages) == 1]
     if not exchange:
         return empty_window(turn)
@@ -211,7 +233,8 @@ def _cut(group: Group, tokens: int, counter: TokenCounter) -> Group:
     return replace(group, messages=(message,), tokens=counter.message(message))
 
 
-def _fold(records: Sequence[LogRecord], counter: TokenCounter) -> Folded:
+def folded_history(records: Sequence[LogRecord], counter: TokenCounter) -> Folded:
+    """The records as groups, each with what it costs and how much it matters."""
     messages = [record.message for record in records]
     return fold(
         messages,

@@ -19,7 +19,7 @@ from langchain_ctxmgr import Scope
 from tests.integration.agents import agent_of, asked, context, on, said
 from tests.loopback_openai import LoopbackOpenAI
 
-BUDGET_TOKENS = 4_000
+BUDGET_TOKENS = 6_000
 WINDOW_TOKENS = 8_192
 MODES = ("values", "updates", "messages", "custom", "checkpoints", "tasks", "debug")
 
@@ -70,13 +70,13 @@ async def turn(agent, number, thread_id):
             pass
 
 
-async def converse(turns):
+async def converse(turns, budget_tokens=BUDGET_TOKENS):
     """The conversation with the middleware and without, and how they compare."""
     started = time.perf_counter()
     with (
         LoopbackOpenAI(window_tokens=WINDOW_TOKENS) as server,
         LoopbackOpenAI() as plain,
-        context(max_tokens=BUDGET_TOKENS) as (manager, middleware),
+        context(max_tokens=budget_tokens) as (manager, middleware),
     ):
         agent = agent_of(server, middleware, checkpointer=InMemorySaver())
         bare = agent_of(plain, checkpointer=InMemorySaver())
@@ -106,7 +106,9 @@ def main():
     """Print the report; the exit status says whether it is as it should be."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=300)
-    report = asyncio.run(converse(parser.parse_args().turns))
+    parser.add_argument("--budget", type=int, default=BUDGET_TOKENS, help="tokens of a prompt")
+    given = parser.parse_args()
+    report = asyncio.run(converse(given.turns, given.budget))
     print(json.dumps(asdict(report), indent=2))
     return 0 if report.refused == 0 and report.is_same_state and report.is_history_whole else 1
 

@@ -15,6 +15,7 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, HumanInTheLoopMiddleware
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -26,7 +27,7 @@ from langchain_ctxmgr.events import Degraded
 from langchain_ctxmgr.integrations.middleware import ContextMiddleware
 from langchain_ctxmgr.integrations.overflow import is_overflow, smaller
 from langchain_ctxmgr.integrations.scopes import scope_of_run
-from tests.integration.agent_turns import converse
+from tests.integration.agent_turns import converse, question
 from tests.integration.agents import SYSTEM, agent_of, asked, chat, context, on, said, weather
 from tests.integration.test_log_down import Unreachable
 from tests.loopback_openai import LoopbackOpenAI, Reply, marked_tools, scripted, text_of
@@ -57,9 +58,52 @@ def shown(server, place=-1):
     return [(message["role"], text_of(message["content"])) for message in messages]
 
 
+class TestPromptCache:
+    def test_the_figures_are_those_of_the_server(self, server):
+        with context(max_tokens=4_000) as (manager, middleware):
+            agent = agent_of(server, middleware, checkpointer=InMemorySaver())
+            for number in range(12):
+                agent.invoke(asked(question(number)), on("t"))
+            figures = manager.stats()["prompt_cache"]["gpt-4o-mini"]
+        exchanges = server.account.exchanges
+        assert figures["answers"] == len(exchanges)
+        assert figures["input_tokens"] == sum(each.prompt_tokens for each in exchanges)
+        assert figures["cache_read_tokens"] == sum(each.cached_tokens for each in exchanges)
+        assert figures["hit_ratio"] == pytest.approx(server.account.cached_share)
+        # The provider caches in steps of 128 tokens from 1,024 on: a little less.
+        assert figures["cache_read_tokens"] <= 1.05 * figures["predicted_tokens"]
+
+    @pytest.mark.parametrize("kind", ["anthropic-chat", "openai-chat"])
+    def test_a_model_that_takes_marks_is_given_them(self, kind):
+        given = []
+
+        class Model(GenericFakeChatModel):
+            @property
+            def _llm_type(self):
+                return kind
+
+            def _generate(self, messages, *args, **kwargs):
+                given.append(messages)
+                return super()._generate(messages, *args, **kwargs)
+
+        with context() as (manager, middleware):
+            agent = create_agent(
+                Model(messages=iter([AIMessage("Noted."), AIMessage("Oslo.")])),
+                system_prompt=SYSTEM,
+                middleware=[middleware],
+                checkpointer=InMemorySaver(),
+            )
+            agent.invoke(asked("I live in Oslo."), on("t"))
+            state = agent.invoke(asked("Where do I live?"), on("t"))
+            recorded = manager.history(scope=scope())
+        marks = [str(message.content).count("cache_control") for message in given[-1]]
+        assert marks == ([1, 0, 1, 1] if kind == "anthropic-chat" else [0, 0, 0, 0])
+        assert "cache_control" not in str([state["messages"], recorded])
+
+
 class TestTurns:
     async def test_a_long_conversation_is_accepted_and_ends_as_without(self):
-        report = await converse(25)
+        report = await converse(25, budget_tokens=4_000)
         assert report.refused == 0
         assert report.is_same_state
         assert report.is_history_whole

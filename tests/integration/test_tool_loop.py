@@ -210,7 +210,7 @@ def big_call(step: int, words: int) -> list[BaseMessage]:
 @pytest.mark.parametrize(
     ("words", "gone"),
     [
-        (600, {ItemKind.RECALLED}),
+        (1_400, {ItemKind.RECALLED}),
         (1_620, {ItemKind.RECALLED, ItemKind.SUMMARY}),
         (1_700, {ItemKind.RECALLED, ItemKind.SUMMARY, ItemKind.HISTORY}),
     ],

@@ -1,0 +1,201 @@
+"""What the first step of a turn settles, and how it is kept with the log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
+
+from langchain_ctxmgr.budget.tokens import TokenCounter
+from langchain_ctxmgr.compression.extractive import EMPTY
+from langchain_ctxmgr.compression.statements import Statement, render
+from langchain_ctxmgr.memory.packing import Considered
+from langchain_ctxmgr.prompt.layout import summary_message
+from langchain_ctxmgr.records import ItemKind, LogRecord, ReceiptItem, Summary
+
+GAVE_WAY = "gave way to system text, tools or tool calls of this turn"
+KIND = "frame-3"
+"""Kind and version of what `Settled.to_bytes` writes."""
+
+
+class Quote(NamedTuple):
+    """A summary and the importance it carries, by message id."""
+
+    summary: Summary
+    carried: Mapping[str, float]
+
+    @classmethod
+    def of(cls, summary: Summary, sources: Sequence[LogRecord]) -> Quote:
+        """Of each source that is quoted, the share of the tokens that the summary has room for."""
+        quoted = set(summary.source_ids)
+        used = [record for record in sources if record.message_id in quoted]
+        whole = sum(record.tokens for record in used)
+        share = min(1.0, summary.tokens / whole) if whole else 0.0
+        return cls(summary, {record.message_id: share * record.importance for record in used})
+
+    @classmethod
+    def of_statements(cls, statements: Sequence[Statement], counter: TokenCounter) -> Quote:
+        """The same of a running summary's statements."""
+        sources = dict.fromkeys(source for each in statements for source in each.sources)
+        text = render(statements)
+        tokens = counter.message(summary_message(text)) if text else 0
+        ids = tuple(dict.fromkeys(source.message_id for source in sources))
+        whole = sum(source.tokens for source in sources)
+        share = min(1.0, tokens / whole) if whole else 0.0
+        carried = {source.message_id: share * source.importance for source in sources}
+        return cls(Summary(text=text, tokens=tokens, source_ids=ids), carried)
+
+
+NO_QUOTE = Quote(EMPTY, {})
+
+
+class Chosen(NamedTuple):
+    """What was recalled for a question, as it stands in the prompt."""
+
+    block: str
+    tokens: int
+    """What it adds to the question."""
+    carried: Mapping[str, float]
+    """Importance of what it shows, by message id."""
+    considered: tuple[Considered, ...]
+
+    @property
+    def items(self) -> tuple[ReceiptItem, ...]:
+        """What was weighed, for the receipt."""
+        return tuple(
+            ReceiptItem(
+                id=item.id,
+                kind=ItemKind.RECALLED,
+                included=item.included,
+                reason=item.reason,
+                score=item.score,
+                tokens=item.tokens,
+                arms=item.arms,
+            )
+            for item in self.considered
+        )
+
+    def gone(self) -> Chosen:
+        """The same, nothing of it shown."""
+        return Chosen(
+            "",
+            0,
+            {},
+            tuple(
+                replace(item, included=False, reason=GAVE_WAY) if item.included else item
+                for item in self.considered
+            ),
+        )
+
+
+NOTHING = Chosen("", 0, {}, ())
+
+
+class Earlier(NamedTuple):
+    """An earlier question of a stretch, as it was sent and stays."""
+
+    id: str
+    """Of the message."""
+    turn_tokens: int
+    """What question and tool traffic were fitted into."""
+    block: str
+    """What was recalled for it."""
+    tokens: int
+    """What the block adds to the question."""
+    rows: tuple[tuple[str, int, int, float], ...]
+    """What the block shows: id, `seq` (0 of an excerpt), tokens, and the importance carried."""
+
+    @property
+    def seqs(self) -> frozenset[int]:
+        """The records it shows whole."""
+        return frozenset(seq for _, seq, _, _ in self.rows if seq)
+
+
+class Stretch(NamedTuple):
+    """The part of the history that is shown as it was sent, since the last compaction."""
+
+    start: int
+    """Slot from which on everything is shown."""
+    led_by: int | None = None
+    """Slot of the question that leads where `start` is in the middle of its turn."""
+    earlier: tuple[Earlier, ...] = ()
+    """Oldest first; a question that no view was made for is not among them."""
+
+
+class Settled(NamedTuple):
+    """What the first step of a turn settles for all its steps."""
+
+    changed: int
+    """The turn's `changed` at that step: what changed later makes it another turn."""
+    max_tokens: int
+    """As counted."""
+    is_full: bool
+    """Whether the whole history is shown; the rest is then empty."""
+    room: int = 0
+    """For the frame: what system text, tools, question and the tools' results leave of it."""
+    history: int = 0
+    """The window's allowance."""
+    is_extended: bool = False
+    """Whether the window is `stretch`, rather than one worked out from the allowance."""
+    turn_tokens: int = 0
+    """What question and tool traffic are fitted into."""
+    quote: Quote = NO_QUOTE
+    chosen: Chosen = NOTHING
+    stretch: Stretch | None = None
+    """What the next turn may extend; None where it has to start anew."""
+
+    def extended(self, question_id: str) -> Stretch | None:
+        """The stretch with this turn, whose question has that id."""
+        if self.stretch is None:
+            return None
+        carried, chosen = self.chosen.carried, self.chosen
+        rows = tuple(
+            (item.id, 0 if item.is_excerpt else item.seq, item.tokens, carried.get(item.id, 0.0))
+            for item in chosen.considered
+            if item.included
+        )
+        own = Earlier(question_id, self.turn_tokens, chosen.block, chosen.tokens, rows)
+        return self.stretch._replace(earlier=(*self.stretch.earlier, own))
+
+    def to_bytes(self) -> bytes:
+        """For keeping with the log."""
+        quote, chosen = self.quote, self.chosen
+        summary = (quote.summary.text, quote.summary.tokens, quote.summary.source_ids)
+        rows = [
+            [dict(value) if name == "arms" else value for name, value in _fields(item)]
+            for item in chosen.considered
+        ]
+        recalled = (chosen.block, chosen.tokens, dict(chosen.carried), rows)
+        stored = [self[:_NUMBERS], summary, dict(quote.carried), recalled, self.stretch]
+        return json.dumps(stored).encode("ascii")
+
+    @classmethod
+    def from_bytes(cls, stored: bytes) -> Settled:
+        """As `to_bytes` wrote it."""
+        numbers, (text, tokens, source_ids), quoted, recalled, shown = json.loads(stored)
+        summary = Summary(text=text, tokens=tokens, source_ids=tuple(source_ids))
+        block, cost, carried, rows = recalled
+        considered = tuple(Considered(**dict(zip(_CONSIDERED, row, strict=True))) for row in rows)
+        stretch = None
+        if shown is not None:
+            start, led_by, sent = shown
+            earlier = (
+                Earlier(name, limit, text, added, tuple(tuple(row) for row in shows))
+                for name, limit, text, added, shows in sent
+            )
+            stretch = Stretch(start, led_by, tuple(earlier))
+        return cls(
+            *numbers,
+            quote=Quote(summary, quoted),
+            chosen=Chosen(block, cost, carried, considered),
+            stretch=stretch,
+        )
+
+
+_NUMBERS = Settled._fields.index("quote")
+_CONSIDERED = tuple(field.name for field in fields(Considered))
+
+
+def _fields(item: Considered) -> Iterator[tuple[str, Any]]:
+    return ((name, getattr(item, name)) for name in _CONSIDERED)
