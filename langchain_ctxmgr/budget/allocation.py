@@ -170,9 +170,10 @@ class ContextBudget:
     sent while it fits. Once it does not: below 8,000 tokens a tenth for the last turns (40 %
     while a conversation is live), the rest for what is recalled; from 8,000 to 32,000 a
     summary and more and more history; from 32,000 on 60 % history, 5 % summary and
-    20 % recalled. While a conversation is live, from 2,048 tokens on, each question is given a
-    twentieth of recalled text (256 to 2,048 tokens), and what was sent stays until the window is
-    full: so the provider's prompt cache holds. `history` is then where it starts anew.
+    20 % recalled. While a live conversation goes on from turn to turn, from 2,048 tokens on, each
+    question is given a twentieth of recalled text (256 to 2,048 tokens), and what was sent stays
+    until the window is full: so the provider's prompt cache holds. `history` is then where it
+    starts anew.
 
     Raises:
         ValueError: If a number is out of range, the reserve leaves nothing, or the shares
@@ -239,12 +240,14 @@ class ContextBudget:
         *,
         is_live: bool = False,
         is_summarized: bool = False,
+        goes_on: bool = False,
     ) -> Allocation:
         """Share out `max_tokens` (by default `prompt_tokens`) after `fixed_tokens`.
 
         `is_live`: the conversation goes on without a pause, so what was just said matters
         more, and the provider's prompt cache still holds what was sent before.
-        `is_summarized`: a chat model's summary is there to be shown.
+        `is_summarized`: a chat model's summary is there to be shown. `goes_on`: the turn before
+        was prepared too, so this prompt and the next ones are to extend each other.
 
         Raises:
             ValueError: If a number is negative.
@@ -258,7 +261,7 @@ class ContextBudget:
         history = _share(self.history_share, _default_history(limit, is_live=is_live)).of(room)
         history = min(history, room - summary)
         rest = room - summary - history
-        if self.recalled_share is None and is_live and limit >= CACHED_ROOM_TOKENS:
+        if self.recalled_share is None and is_live and goes_on and limit >= CACHED_ROOM_TOKENS:
             least, most = _LIVE_RECALLED_TOKENS
             live = Share(fraction=_LIVE_RECALLED, min_tokens=least, max_tokens=most)
             recalled = min(live.of(room), rest)

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
+from functools import partial
 from hashlib import sha256
 from typing import NamedTuple, Protocol
 
@@ -274,19 +275,21 @@ class Frames:
     ) -> Plan[Frame]:
         """The window, the summary of what lies before it, and what is recalled, in `room`."""
         is_live = turn.is_live(request.asked_at)
-        shares = request.budget.allocate(max_tokens, fixed_tokens, is_live=is_live)
+        goes_on = is_live and (yield from self._previous(request, turn)) is not None
+        share_out = partial(
+            request.budget.allocate, max_tokens, fixed_tokens, is_live=is_live, goes_on=goes_on
+        )
+        shares = share_out()
         settled = Settled(turn.changed, max_tokens, False, room, shares.history)
         window = yield from self._window(settled, request, turn)
         running = yield from self._running(request.branch, window.start_slot)
         if running is not None:
-            shares = request.budget.allocate(
-                max_tokens, fixed_tokens, is_live=is_live, is_summarized=True
-            )
+            shares = share_out(is_summarized=True)
         spare = min(shares.summary, room - window.tokens)
         quote = yield from self._quote(request.branch, window, running, spare)
         shown = window.tokens + quote.summary.tokens
         spared = shares.history + shares.summary - shown
-        grows = is_live and max_tokens >= CACHED_ROOM_TOKENS
+        grows = goes_on and max_tokens >= CACHED_ROOM_TOKENS
         limit = shares.recalled if grows else shares.recalled + spared
         chosen = yield from self._choose(request, turn, window, min(room - shown, limit))
         settled = settled._replace(quote=quote, chosen=chosen, stretch=stretch_of(window, turn))
@@ -308,7 +311,7 @@ class Frames:
         window = yield from stretch_window(self._log, request.branch, turn, stretch, self._counter)
         if window is None:
             return None
-        shares = request.budget.allocate(space.max_tokens, space.fixed, is_live=True)
+        shares = request.budget.allocate(space.max_tokens, space.fixed, is_live=True, goes_on=True)
         room = space.room
         if request.tools:
             least = int(space.max_tokens * LEAST_TRAFFIC_SHARE)

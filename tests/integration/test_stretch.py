@@ -44,16 +44,26 @@ def talked(manager: ContextManager, turns: int) -> None:
 
 
 def settled(manager: ContextManager, turns: int) -> list[BaseMessage]:
-    """A conversation too long to show whole, with one view made of it; what that showed."""
-    talked(manager, turns)
+    """A conversation too long to show whole, that goes on; what its last view showed."""
+    talked(manager, turns - 1)
+    asked(manager, turns - 1)
     return asked(manager, turns).messages
+
+
+class TestStarts:
+    def test_a_first_question_is_given_all_the_room_there_is(self):
+        with ContextManager.open(None, model="gpt-4o-mini") as manager:
+            talked(manager, 200)
+            first, second = asked(manager, 200), asked(manager, 201)
+        assert first.sections[ItemKind.RECALLED] > 0.4 * LIMIT
+        assert 0 < second.sections[ItemKind.RECALLED] < 0.1 * LIMIT
 
 
 class TestGoesOn:
     def test_a_prompt_begins_with_all_of_the_one_before(self):
         with ContextManager.open(None, model="gpt-4o-mini") as manager:
             talked(manager, 80)
-            views = [asked(manager, turn).messages for turn in range(80, 110)]
+            views = [asked(manager, turn).messages for turn in range(80, 111)][1:]
         kept = [goes_on(a, b) for a, b in pairwise(views)]
         assert sum(kept) >= 0.8 * len(kept)
         assert not all(kept)

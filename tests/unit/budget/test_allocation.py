@@ -135,18 +135,18 @@ class TestAllocate:
 
     def test_a_live_conversation_keeps_more_of_its_last_turns(self):
         share = BUDGET.allocate(4_000, is_live=True)
-        assert (share.history, share.summary, share.recalled) == (1_600, 0, 256)
+        assert (share.history, share.summary, share.recalled) == (1_600, 0, 2_400)
         assert BUDGET.allocate(40_000, is_live=True).history == BUDGET.allocate(40_000).history
 
     @pytest.mark.parametrize(
         ("limit", "recalled"), [(1_000, 600), (4_000, 256), (20_000, 1_000), (90_000, 2_048)]
     )
-    def test_a_live_question_leaves_room_for_the_ones_after_it(self, limit, recalled):
-        assert BUDGET.allocate(limit, is_live=True).recalled == recalled
+    def test_a_prompt_that_goes_on_leaves_room_for_the_ones_after_it(self, limit, recalled):
+        assert BUDGET.allocate(limit, is_live=True, goes_on=True).recalled == recalled
 
     def test_a_share_of_one_s_own_holds_in_a_live_conversation_too(self):
         own = ContextBudget(max_input_tokens=200_000, recalled_share=0.5)
-        assert own.allocate(4_000, is_live=True).recalled == 2_000
+        assert own.allocate(4_000, is_live=True, goes_on=True).recalled == 2_000
 
     @pytest.mark.parametrize("is_live", [False, True])
     def test_history_never_shrinks_as_the_window_grows(self, is_live):
