@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -38,24 +38,35 @@ from langchain_ctxmgr.integrations.middleware import ContextMiddleware
 OUT_OF_REACH = 10**9
 
 
+class Spent(NamedTuple):
+    """Seconds."""
+
+    wall: float = 0.0
+    processor: float = 0.0
+    """Of this thread: without what else the machine does, and without waits for the disk."""
+
+
 class Watch:
     """Seconds spent since it was last read."""
 
     def __init__(self) -> None:
-        self._spent = 0.0
+        self._spent = Spent()
 
     @contextmanager
     def running(self) -> Generator[None]:
         """Count what is done inside."""
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.thread_time()
         try:
             yield
         finally:
-            self._spent += time.perf_counter() - started
+            wall, processor = self._spent
+            self._spent = Spent(
+                wall + time.perf_counter() - started, processor + time.thread_time() - worked
+            )
 
-    def read(self) -> float:
+    def read(self) -> Spent:
         """The seconds, and start anew."""
-        spent, self._spent = self._spent, 0.0
+        spent, self._spent = self._spent, Spent()
         return spent
 
 
@@ -91,7 +102,7 @@ class TimedSummarization(SummarizationMiddleware[Any, Any]):
     """LangChain's, timed."""
 
     def __init__(self, watch: Watch, **settings: Any) -> None:
-        super().__init__(cast("Any", _model()), trigger=("tokens", OUT_OF_REACH), **settings)
+        super().__init__(cast("Any", canned_model()), trigger=("tokens", OUT_OF_REACH), **settings)
         self.watch = watch
 
     def before_model(self, state: Any, runtime: Any) -> Any:
@@ -100,7 +111,8 @@ class TimedSummarization(SummarizationMiddleware[Any, Any]):
             return super().before_model(state, runtime)
 
 
-def _model() -> GenericFakeChatModel:
+def canned_model() -> GenericFakeChatModel:
+    """A model that answers at once, and never the same."""
     answers = (AIMessage(f"Noted, number {n}.") for n in range(OUT_OF_REACH))
     return GenericFakeChatModel(messages=cast("Any", answers))
 
@@ -109,7 +121,7 @@ def asker(middleware: Any, history: list[AnyMessage]) -> Callable[[str, str], No
     """What asks an agent that has `history` in its state."""
     saver = import_module("langgraph.checkpoint.memory").InMemorySaver()
     make = import_module("langchain.agents").create_agent
-    agent = make(_model(), tools=[], middleware=[middleware], checkpointer=saver)
+    agent = make(canned_model(), tools=[], middleware=[middleware], checkpointer=saver)
     config = {"configurable": {"thread_id": "one"}}
     agent.update_state(config, {"messages": history})
 
@@ -145,17 +157,24 @@ def main() -> None:
             "SummarizationMiddleware, approximate count": approximate,
         }
         askers = [asker(each, history) for each in (ours, *theirs.values())]
-        took: dict[str, list[float]] = {name: [] for name in watches}
+        took: dict[str, list[Spent]] = {name: [] for name in watches}
         for turn in range(arguments.turns + WARM_UP_TURNS):
             text = sentence(rng, 1_000_000 + turn)
             for ask, (name, watch) in zip(askers, watches.items(), strict=True):
                 ask(text, f"q{turn}")
-                seconds = watch.read()
+                spent = watch.read()
                 if turn >= WARM_UP_TURNS:
-                    took[name].append(seconds)
-    rows = {name: report.spread_ms(seconds) for name, seconds in took.items()}
+                    took[name].append(spent)
+    rows = {
+        name: {
+            "wall": report.spread_ms([each.wall for each in spent]),
+            "processor": report.spread_ms([each.processor for each in spent]),
+        }
+        for name, spent in took.items()
+    }
     for name, row in rows.items():
-        print(f"{name:<44} median {row['median']:.1f} ms  p95 {row['p95']:.1f} ms")
+        for clock, figures in row.items():
+            print(f"{name:<44} {clock:<9} {figures['median']:.1f} ms  p95 {figures['p95']:.1f} ms")
     report.write(
         "agent_overhead",
         {"messages": arguments.messages, "max_tokens": MAX_TOKENS, "rows": rows},

@@ -94,6 +94,57 @@ def summaries(figures: dict[str, Any]) -> list[str]:
     return rows
 
 
+def agent_cost(figures: dict[str, Any]) -> list[str]:
+    rows = [
+        "| | rejected | cached share | input tokens | USD | facts in the prompt | summary calls |",
+        "|---" * 7 + "|",
+    ]
+    for name, row in figures["rows"].items():
+        if "missing" in row:
+            rows.append(f"| {name} | cannot be had here {'| ' * 6}|")
+            continue
+        cells = [
+            f"{row['refused']:,} of {row['requests'] + row['refused']:,}",
+            _share(row["cached_share"]["mean"]),
+            f"{row['prompt_tokens']['mean']:,.0f}",
+            f"{row['usd']['mean']:.4f}",
+            f"{row['found']} of {row['asked']}",
+            f"{row['summaries']}",
+        ]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return rows
+
+
+def agent_overhead(figures: dict[str, Any]) -> list[str]:
+    rows = [
+        f"| at {figures['messages']:,} messages | median, ms | p95 | processor, ms | p95 |",
+        "|---" * 5 + "|",
+    ]
+    for name, row in figures["rows"].items():
+        times = [row[clock][key] for clock in ("wall", "processor") for key in ("median", "p95")]
+        rows.append(f"| {name} | {' | '.join(f'{each:.1f}' for each in times)} |")
+    return rows
+
+
+def agent_concurrency(figures: dict[str, Any]) -> list[str]:
+    rows = [
+        "| turns at once | turns a second | loop held, median, ms | p99.9 | longest | over 5 ms |",
+        "|---" * 6 + "|",
+    ]
+    for row in figures["rows"]:
+        held = row["processor"]
+        cells = [
+            f"{row['at_once']}",
+            f"{row['turns_per_second']:.0f}",
+            f"{held['median']:.2f}",
+            f"{held['p99_9']:.1f}",
+            f"{held['max']:.1f}",
+            f"{held['over_5_ms']:,} of {held['n']:,}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
 def backends(figures: dict[str, Any]) -> list[str]:
     rows: list[dict[str, Any]] = figures["rows"]
     table = [
@@ -193,6 +244,9 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "hot_path": hot_path,
     "backends": backends,
     "summaries": summaries,
+    "agent_cost": agent_cost,
+    "agent_overhead": agent_overhead,
+    "agent_concurrency": agent_concurrency,
 }
 
 if __name__ == "__main__":
