@@ -1,8 +1,8 @@
 """Late interaction: how well each word of a question is met by some word of a turn.
 
 One vector for a whole turn blurs what it says, so the vectors of its tokens are kept too,
-small: stop words are dropped, neighbours of a long turn are averaged, and of each vector
-the signs stay, one bit a dimension: 730 bytes for a short turn and 1,500 for a long one.
+small: stop words are dropped, the most similar are added up, and of each sum the signs
+stay, one bit a dimension: 600 bytes for a short turn and 1,500 for a long one.
 A question's token looks for its best match among a turn's, and rare words count more.
 
 Source: Khattab and Zaharia 2020, "ColBERT".
@@ -11,9 +11,11 @@ Source: Khattab and Zaharia 2020, "ColBERT".
 from __future__ import annotations
 
 import re
-from base64 import b64decode, b64encode
+from base64 import b64encode
+from binascii import a2b_base64
 from collections.abc import Mapping, Sequence
-from math import sqrt
+from math import ceil, sqrt
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +25,17 @@ from langchain_ctxmgr.memory.local import Tokens, Vectors
 
 MAX_VECTORS = 32
 """Vectors kept of a turn: with 384 dimensions 1.5 KB, 2 KB as text."""
+KEPT_SHARE = 0.75
+"""Vectors kept of a short turn's words. All of them give .001 more recall and take a third
+more room; half lose .003."""
 FLAT_SHARE = 0.1
 """Part of the weight that a question's tokens share alike, stop words too."""
+LENGTH_SHARE = 0.5
+"""Part of what matches gain from a turn's size that is taken off: .003 to .004 of recall on
+either kind of conversation. All of it gives .001 less on short turns."""
 
+_NEVER = -2.0
+"""Less than any cosine."""
 _WORD = re.compile(r"\w+")
 
 
@@ -36,11 +46,38 @@ def codes_of(text: str, tokens: Tokens) -> str:
         for row, (start, end) in enumerate(tokens.spans)
         if start == end or words(text[start:end])
     ]
-    vectors = tokens.vectors[kept]
-    if len(vectors) > MAX_VECTORS:
-        starts = np.arange(MAX_VECTORS) * len(vectors) // MAX_VECTORS
-        vectors = np.add.reduceat(vectors, starts, axis=0)
+    limit = min(ceil(KEPT_SHARE * len(kept)), MAX_VECTORS)
+    vectors = _merged(tokens.vectors[kept], limit)
     return b64encode(np.packbits(vectors >= 0, axis=1).tobytes()).decode("ascii")
+
+
+def _merged(vectors: Vectors, limit: int) -> Vectors:
+    """At most `limit` sums of `vectors`: the two most similar are added up, again and again.
+
+    Words that mean the same say little twice, wherever they stand.
+    """
+    if len(vectors) <= limit:
+        return vectors
+    sums = vectors.copy()
+    units = _of_length_1(sums)
+    alike = units @ units.T
+    np.fill_diagonal(alike, _NEVER)
+    is_left = np.ones(len(sums), dtype=bool)
+    for _ in range(len(sums) - limit):
+        one, other = divmod(int(alike.argmax()), len(sums))
+        sums[one] += sums[other]
+        units[one] = _of_length_1(sums[one])
+        is_left[other] = False
+        near = units @ units[one]
+        near[~is_left] = near[one] = _NEVER
+        alike[one] = alike[:, one] = near
+        alike[other] = alike[:, other] = _NEVER
+    return sums[is_left]
+
+
+def _of_length_1(vectors: Vectors) -> Vectors:
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.maximum(lengths, 1e-12)
 
 
 def token_weights(
@@ -68,21 +105,41 @@ def token_weights(
     return (weights / total if total > 0 else weights) + flat
 
 
-def similarity(
-    codes: Sequence[str], vectors: Vectors, weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """For each turn the weighted sum of its best matches with the question's `vectors`.
+class Met(NamedTuple):
+    """How the words of a question are met by those of each turn, in the order of the turns."""
 
-    No element of `codes` may be empty.
+    similar: NDArray[np.float64]
+    """The weighted sum of the best matches."""
+    first: NDArray[np.float64]
+    """What of them is better than in any turn before: 0 for one that only says again."""
+
+
+def met(codes: Sequence[str], vectors: Vectors, weights: NDArray[np.float64]) -> Met:
+    """How the `codes` of turns, in the order they were said, meet the question's `vectors`.
+
+    None of `codes` may be empty. The more words a turn has, the better some of them match
+    whatever is asked: half of what the matches of these turns grow with the logarithm of
+    their size is taken off.
     """
     size = vectors.shape[1]
     width = (size + 7) // 8
-    kept = [b64decode(code) for code in codes]
+    kept = list(map(a2b_base64, codes))
     packed = np.frombuffer(b"".join(kept), dtype=np.uint8).reshape(-1, width)
     bits = np.unpackbits(packed, axis=1, count=size).astype(np.float32)
     # A sign is twice a bit less one.
     matches = bits @ (2 * vectors.T) - vectors.sum(axis=1)
     lengths = np.array([len(each) // width for each in kept])
     starts = np.cumsum(lengths) - lengths
-    best = np.maximum.reduceat(matches, starts, axis=0) / sqrt(size)
-    return best.astype(np.float64) @ weights
+    best = np.maximum.reduceat(matches, starts, axis=0).astype(np.float64) / sqrt(size)
+    before = np.maximum.accumulate(np.vstack([np.zeros(len(vectors)), best]), axis=0)[:-1]
+    first = np.maximum(best - before, 0.0) @ weights
+    return Met(_without_length(best @ weights, np.log(lengths)), first)
+
+
+def _without_length(
+    similar: NDArray[np.float64], lengths: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    grown = lengths - lengths.mean()
+    spread = float(grown @ grown)
+    slope = float(grown @ similar) / spread if spread > 0 else 0.0
+    return similar - LENGTH_SHARE * slope * grown

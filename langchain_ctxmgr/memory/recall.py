@@ -31,11 +31,11 @@ from langchain_ctxmgr.memory.embeddings import (
     learn_size,
 )
 from langchain_ctxmgr.memory.index_runs import index_of
-from langchain_ctxmgr.memory.late import similarity, token_weights
+from langchain_ctxmgr.memory.late import met, token_weights
 from langchain_ctxmgr.memory.local import Tokens
 from langchain_ctxmgr.memory.packing import Considered, Packing
 from langchain_ctxmgr.memory.query import Question, read_question
-from langchain_ctxmgr.memory.scoring import LATE, NEIGHBOURS, Arms, Scored, score
+from langchain_ctxmgr.memory.scoring import FIRST, LATE, NEIGHBOURS, Arms, Scored, score
 from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.records import Branch, Memory, Scope, Turn
 from langchain_ctxmgr.storage.cache import MemoryCache
@@ -56,10 +56,14 @@ ARM_LIMIT = 160
 NEAR_BEST = 96
 """So many of each arm's best hits bring their neighbours along: an answer often shares no
 word with the question, while the turn before it does."""
+NEAR_TURNS = 512
+"""So many turns are read along with the best hits: the fewer hits, the farther around each."""
+FARTHEST = 12
+"""No neighbour is farther off than so many slots."""
 TAIL_LIMIT = 256
 """Candidates from what the index does not hold yet."""
-LATE_LIMIT = 512
-"""Candidates that late interaction weighs, those first in any arm: 6 ms of work."""
+LATE_LIMIT = 320
+"""Candidates that late interaction weighs, those first in any arm: 4 ms of work."""
 MAX_WEIGHED = 32
 """Words of a question whose rarity is looked up."""
 DATED_LIMIT = 128
@@ -97,9 +101,12 @@ class _Hits:
     """Not among the index's points yet: their dense score is unknown, not low."""
 
     def add(self, arm: str, hits: Iterable[Hit]) -> None:
-        scores = self.arms.setdefault(arm, {})
-        for hit in hits:
-            scores[hit.id] = max(hit.score, scores.get(hit.id, hit.score))
+        scores = self.arms.get(arm)
+        if not scores:
+            self.arms[arm] = dict(hits)
+            return
+        for seq, found in hits:
+            scores[seq] = max(found, scores.get(seq, found))
 
     def add_tail(self, tail: Sequence[TermHit]) -> None:
         """Hits that the index does not hold yet, best first.
@@ -213,10 +220,11 @@ class Recall:
         if named.terms != read.terms:
             hits = yield from self._keyword_hits(scope, named, before_slot)
         tokens = yield from self._dense_hits(hits, scope, named, before_slot)
-        near = yield from call(self._log.turns, scope, hits.best(), around=NEIGHBOURS)
-        seen = yield from self._turns(scope, hits.seqs(), seen)
-        seen.update((turn.seq, turn) for turn in near)
-        turns = _in_view(seen.values(), branch, before_slot, shown)
+        best = hits.best()
+        around = yield from call(self._log.turns, scope, best, around=_reach(len(best)))
+        near = {turn.seq: turn for turn in around}
+        seen = yield from self._turns(scope, hits.seqs(), seen | near)
+        turns = _in_view((seen | near).values(), branch, before_slot, shown)
         if tokens is not None:
             yield from self._late_hits(hits, scope, named, tokens)
         if not turns:
@@ -293,19 +301,36 @@ class Recall:
 
     def _late_hits(self, hits: _Hits, scope: Scope, read: Question, tokens: Tokens) -> Plan[None]:
         """Add late interaction for the candidates that other arms put first."""
-        codes = yield from self._codes(scope, hits.foremost(LATE_LIMIT))
-        words = [VectorQuery(TERMS, SparseVector([term], [1.0]), 1) for term in read.terms]
-        rarest = yield from self._query(scope, words[:MAX_WEIGHED], None)
-        if not codes or rarest is None:
+        codes = yield from self._codes(scope, sorted(hits.foremost(LATE_LIMIT)))
+        rarity = yield from self._rarity(hits, scope, read)
+        if not codes or rarity is None:
             return
-        rarity = {
-            term: answer[0].score
-            for term, answer in zip(read.terms, rarest, strict=False)
-            if answer
-        }
         weights = token_weights(read.text, tokens.spans, rarity)
-        similar = similarity(list(codes.values()), tokens.vectors, weights).tolist()
-        hits.add(LATE, [Hit(seq, score) for seq, score in zip(codes, similar, strict=True)])
+        seqs = sorted(codes)
+        found = met([codes[seq] for seq in seqs], tokens.vectors, weights)
+        for arm, scores in ((LATE, found.similar), (FIRST, found.first)):
+            hits.add(arm, map(Hit, seqs, scores.tolist()))
+
+    def _rarity(self, hits: _Hits, scope: Scope, read: Question) -> Plan[dict[int, float] | None]:
+        """How rare each of the question's words is, by term; nothing of one never said.
+
+        A word is looked for among the hits first, where most are: of a common one in a long
+        thread all messages that hold it would be scanned, for milliseconds.
+        """
+        rarity: dict[int, float] = {}
+        for among in (frozenset(hits.arms.get(TERMS, {})), None):
+            words = [term for term in read.terms[:MAX_WEIGHED] if term not in rarity]
+            if not words or among == frozenset():
+                continue
+            queries = [
+                VectorQuery(TERMS, SparseVector([term], [1.0]), 1, among=among) for term in words
+            ]
+            found = yield from self._query(scope, queries, None)
+            if found is None:
+                return None
+            best = zip(words, found, strict=True)
+            rarity.update({term: answer[0].score for term, answer in best if answer})
+        return rarity
 
     def _codes(self, scope: Scope, seqs: Sequence[int]) -> Plan[dict[int, str]]:
         """What the index keeps of these turns for late interaction; nothing while it is down."""
@@ -420,7 +445,7 @@ def _arms(turns: Sequence[Turn], hits: _Hits) -> Arms:
     row_of = {turn.seq: row for row, turn in enumerate(turns)}
     unknown = np.zeros(len(turns), dtype=bool)
     unknown[[row_of[seq] for seq in hits.unindexed if seq in row_of]] = True
-    for arm in (BM25, TERMS, PAIRS, DENSE, LATE):
+    for arm in (BM25, TERMS, PAIRS, DENSE, LATE, FIRST):
         column = np.full(len(turns), np.nan)
         for seq, found in hits.arms.get(arm, {}).items():
             if seq in row_of:
@@ -431,8 +456,18 @@ def _arms(turns: Sequence[Turn], hits: _Hits) -> Arms:
             column = np.where(unknown, np.nanmean(column), column)
         columns[arm] = column
     return Arms(
-        columns[BM25], columns[TERMS], columns.get(DENSE), columns.get(LATE), columns[PAIRS]
+        columns[BM25],
+        columns[TERMS],
+        columns.get(DENSE),
+        columns.get(LATE),
+        columns[PAIRS],
+        columns[FIRST],
     )
+
+
+def _reach(hits: int) -> int:
+    """How many slots around each of the best hits are looked at."""
+    return min(max(NEIGHBOURS, NEAR_TURNS // (2 * max(hits, 1))), FARTHEST)
 
 
 _NEAR = timedelta(days=3)

@@ -25,6 +25,8 @@ Column: TypeAlias = NDArray[np.float64]
 
 LATE = "late"
 """The arm of late interaction."""
+FIRST = "first"
+"""What late interaction finds in a turn and in none before it."""
 NEIGHBOURS = 2
 """How many slots before and after a turn its context reaches."""
 SESSION_BEST = 3
@@ -53,6 +55,8 @@ class Arms(NamedTuple):
     """Late interaction; None where the model gives no token vectors."""
     pairs: Column | None = None
     """Adjacent words of the question; None where they are not indexed."""
+    first: Column | None = None
+    """What late interaction finds first in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,8 @@ class Weights:
     with token vectors and by keyword alone: cost .029 and .055, late .032, terms .002 and
     .040, machine .012 and .013, session .008 and .002, date .007 and .006, speaker .006 and
     .009, pairs .006 and .006, question .004 and .003, time .002 and .006, after_question
-    .003 and nothing, bm25_around .013 (keywords), dense .001, asked_machine .001.
+    .003 and nothing, bm25_around .013 (keywords), dense .001, asked_machine .001. Found later,
+    with token vectors: before_match .002 and first .003, on each kind.
     """
 
     dense: float
@@ -85,8 +90,12 @@ class Weights:
     alone: float = 6.0
     """Holds at least half of the question's rarity that no other turn holds: what was searched
     for by name comes first, whoever said it."""
+    first: float = 0.0
+    """Says of the question's words what no turn before it says."""
     after_question: float = 0.2
     """How well the question before the turn matches: its answer may say none of the words."""
+    before_match: float = 0.0
+    """How well the turn right after it matches, whatever it is: what was answered."""
     speaker: float = 1.5
     """Spoken by the one participant the question names."""
     date: float = 2.5
@@ -105,7 +114,14 @@ class Weights:
 
 WITH_DENSE = Weights(dense=0.5, dense_around=0.2, terms=0.3, bm25_around=0.0, session=0.5)
 WITH_TOKENS = Weights(
-    dense=0.15, dense_around=0.15, terms=0.1, bm25_around=0.0, late=0.6, session=0.4
+    dense=0.15,
+    dense_around=0.15,
+    terms=0.1,
+    bm25_around=0.0,
+    late=0.6,
+    session=0.4,
+    first=4.0,
+    before_match=0.2,
 )
 KEYWORDS_ONLY = Weights(dense=0.0, dense_around=0.0, terms=0.5, bm25_around=0.1, session=0.3)
 
@@ -119,7 +135,9 @@ DESCRIPTIONS = {
     "session": "best messages of its session",
     "pairs": "adjacent words of the question that stand together",
     "alone": "the only one with most of the question's rarity",
+    "first": "says of the question what none before it says",
     "after_question": "follows a question that matches",
+    "before_match": "the message after it matches",
     "speaker": "spoken by the participant named",
     "date": "said about when the question says",
     "time": "says when, as the question asks",
@@ -185,6 +203,29 @@ def score(
     """
     w = weights or _weights(arms)
     table = _Table(turns)
+    parts, match, best = _matching(w, table, arms)
+    if not question.is_list:
+        parts["session"] = w.session * table.session_best(best)
+    parts["after_question"] = w.after_question * table.after_question(match)
+    if w.before_match:
+        parts["before_match"] = w.before_match * table.following(match)
+    parts.update(_cues(w, table, question))
+    if priced:
+        parts["cost"] = w.cost * np.log(table.tokens + ROW_TOKENS)
+    raw = {"terms": arms.terms, "dense": arms.dense, "late": arms.late, "pairs": arms.pairs}
+    return Scored(np.sum(list(parts.values()), axis=0), parts, raw)
+
+
+class _Matching(NamedTuple):
+    parts: dict[str, Column]
+    match: Column
+    """By the arm that says most of a single turn."""
+    best: Column
+    """By all that say something of it."""
+
+
+def _matching(w: Weights, table: _Table, arms: Arms) -> _Matching:
+    """What the arms say of each turn and of those around it."""
     bm25, terms = _z(_filled(arms.bm25, 0.0)), _z(_filled(arms.terms, 0.0))
     match, best = terms, bm25
     parts: dict[str, Column] = {"terms": w.terms * terms}
@@ -198,14 +239,19 @@ def score(
         late = _z(_filled(arms.late, float(np.nanmin(arms.late))))
         parts["late"] = w.late * late
         match, best = late, late + 0.5 * best
+    if arms.first is not None:
+        parts["first"] = w.first * _filled(arms.first, 0.0)
     if w.bm25_around:
         parts["bm25_around"] = w.bm25_around * table.sum_around(bm25)
     if arms.pairs is not None:
         parts["pairs"] = w.pairs * _filled(arms.pairs, 0.0)
     parts["alone"] = w.alone * _alone(_filled(arms.terms, 0.0))
-    if not question.is_list:
-        parts["session"] = w.session * table.session_best(best)
-    parts["after_question"] = w.after_question * table.after_question(match)
+    return _Matching(parts, match, best)
+
+
+def _cues(w: Weights, table: _Table, question: Question) -> dict[str, Column]:
+    """What counts besides the words: who spoke, when, and how."""
+    parts: dict[str, Column] = {}
     if len(question.speakers) == 1:
         parts["speaker"] = w.speaker * table.spoken_by(*question.speakers)
     if question.periods:
@@ -214,10 +260,7 @@ def score(
         parts["time"] = w.time * table.having(Cue.TIME)
     parts["question"] = w.question * table.having(Cue.QUESTION)
     parts["machine"] = (w.machine + w.asked_machine * question.asks_machine) * table.machine()
-    if priced:
-        parts["cost"] = w.cost * np.log(table.tokens + ROW_TOKENS)
-    raw = {"terms": arms.terms, "dense": arms.dense, "late": arms.late, "pairs": arms.pairs}
-    return Scored(np.sum(list(parts.values()), axis=0), parts, raw)
+    return parts
 
 
 def _weights(arms: Arms) -> Weights:
@@ -269,6 +312,13 @@ class _Table:
         follows = follows[asked[follows]]
         gained = np.zeros_like(values)
         gained[follows + 1] = np.maximum(values[follows], 0.0)
+        return gained
+
+    def following(self, values: Column) -> Column:
+        """What the turn right after scores."""
+        followed = self._followed_by(1, within=1)
+        gained = np.zeros_like(values)
+        gained[followed] = values[followed + 1]
         return gained
 
     def spoken_by(self, speaker: str) -> Column:

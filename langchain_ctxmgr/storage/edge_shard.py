@@ -26,6 +26,7 @@ from langchain_ctxmgr.storage.vectors import (
     SPARSE_NAMES,
     TERMS,
     TIE_POINTS,
+    Among,
     Ask,
     Condition,
     DenseVectors,
@@ -108,15 +109,16 @@ def require_segments(folder: Path) -> None:
 
 def edge_filter(needed: Sequence[Condition]) -> edge.Filter:
     """`needed` as Edge takes it."""
-    return edge.Filter(
-        must=[
-            edge.FieldCondition(key=each.field, match=edge.MatchValue(each.value))
-            if isinstance(each, Match)
-            else edge.FieldCondition(
-                key=each.field, range=edge.RangeFloat(gte=each.start, lt=each.until)
-            )
-            for each in needed
-        ]
+    return edge.Filter(must=list(map(_edge_condition, needed)))
+
+
+def _edge_condition(needed: Condition) -> Any:
+    if isinstance(needed, Match):
+        return edge.FieldCondition(key=needed.field, match=edge.MatchValue(needed.value))
+    if isinstance(needed, Among):
+        return edge.HasIdCondition(set(needed.ids))
+    return edge.FieldCondition(
+        key=needed.field, range=edge.RangeFloat(gte=needed.start, lt=needed.until)
     )
 
 
@@ -167,12 +169,11 @@ def page(
 
 def codes(shard: edge.EdgeShard, scope: Scope, ids: Sequence[int]) -> dict[int, str]:
     """The codes of the points of `scope` among `ids` that have any."""
-    needed = edge_filter(conditions(scope))
-    wanted: set[edge.PointId] = set(ids)
+    wanted = frozenset(ids)
     records, _ = shard.scroll(
         edge.ScrollRequest(
             limit=len(wanted),
-            filter=edge.Filter(must=[edge.HasIdCondition(wanted), *(needed.must or [])]),
+            filter=edge_filter((Among(wanted), *conditions(scope))),
             with_payload=[CODES],
             with_vector=False,
         )
@@ -249,9 +250,8 @@ def _hits(
 def _narrowed(
     shard: edge.EdgeShard, ask: Ask, points: Sequence[edge.ScoredPoint]
 ) -> list[edge.ScoredPoint]:
-    needed = edge_filter(ask.needed[1:])
-    found: set[edge.PointId] = {point.id for point in points}
-    inside = edge.Filter(must=[edge.HasIdCondition(found), *(needed.must or [])])
+    found = frozenset(cast("int", point.id) for point in points)
+    inside = edge_filter((Among(found), *ask.needed[1:]))
     records, _ = shard.scroll(
         edge.ScrollRequest(limit=len(points), filter=inside, with_payload=False, with_vector=False)
     )

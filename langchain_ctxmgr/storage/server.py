@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 from langchain_ctxmgr._plans import Plan, arun, run
@@ -23,6 +23,7 @@ from langchain_ctxmgr.storage.server_requests import CollectionSettings
 from langchain_ctxmgr.storage.vectors import (
     CODES,
     SCOPES_FIELD,
+    Among,
     DenseVectors,
     Hit,
     Match,
@@ -346,19 +347,14 @@ class QdrantVectorStore:
         return (yield from self._counted(scope, needed, exact=True))
 
     def _codes(self, scope: Scope, ids: Sequence[int]) -> Plan[dict[int, str]]:
-        from qdrant_client import models
-
-        wanted = sorted(set(ids))
+        wanted = frozenset(ids)
         if not wanted:
             return {}
-        needed = requests.server_filter(conditions(scope))
-        among = models.HasIdCondition(has_id=[*wanted])
-        inside = models.Filter(must=[among, *cast("list[models.Condition]", needed.must)])
         records, _ = yield from self._shared.send(
             "read points",
             "scroll",
-            scroll_filter=inside,
-            offset=wanted[0],
+            scroll_filter=requests.server_filter((Among(wanted), *conditions(scope))),
+            offset=min(wanted),
             limit=len(wanted),
             with_payload=[CODES],
             with_vectors=False,

@@ -21,6 +21,7 @@ from langchain_ctxmgr.storage.vectors import (
     SCOPES_FIELD,
     SPARSE_NAMES,
     TIE_POINTS,
+    Among,
     Ask,
     Condition,
     DenseVectors,
@@ -194,16 +195,19 @@ def server_filter(needed: Sequence[Condition]) -> models.Filter:
     """`needed` as Qdrant takes it."""
     from qdrant_client import models
 
-    return models.Filter(
-        must=[
-            models.FieldCondition(key=each.field, match=models.MatchValue(value=each.value))
-            if isinstance(each, Match)
-            else models.FieldCondition(
-                key=each.field, range=models.Range(gte=each.start, lt=each.until)
-            )
-            for each in needed
-        ]
-    )
+    return models.Filter(must=list(map(_server_condition, needed)))
+
+
+def _server_condition(needed: Condition) -> models.Condition:
+    from qdrant_client import models
+
+    if isinstance(needed, Match):
+        match = models.MatchValue(value=needed.value)
+        return models.FieldCondition(key=needed.field, match=match)
+    if isinstance(needed, Among):
+        return models.HasIdCondition(has_id=sorted(needed.ids))
+    within = models.Range(gte=needed.start, lt=needed.until)
+    return models.FieldCondition(key=needed.field, range=within)
 
 
 def server_query(

@@ -20,7 +20,7 @@ level 1, a quarter at level 2 and so on. A query takes the lowest level with no 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -135,6 +135,8 @@ class VectorQuery(NamedTuple):
     """Only points with `at` from here on: epoch seconds or an aware datetime."""
     at_until: datetime | float | None = None
     """Only points with `at` before here."""
+    among: Collection[int] | None = None
+    """Only points with these ids: a scan of a few hundred, however many there are."""
 
 
 class Match(NamedTuple):
@@ -152,7 +154,13 @@ class Within(NamedTuple):
     until: float | None
 
 
-Condition: TypeAlias = Match | Within
+class Among(NamedTuple):
+    """The point has one of these ids."""
+
+    ids: frozenset[int]
+
+
+Condition: TypeAlias = Match | Within | Among
 
 
 def conditions(
@@ -161,6 +169,7 @@ def conditions(
     before_slot: int | None = None,
     at_from: datetime | float | None = None,
     at_until: datetime | float | None = None,
+    among: Collection[int] | None = None,
 ) -> tuple[Condition, ...]:
     """What a point must fulfil to be seen from `scope`: the one tenant filter there is.
 
@@ -178,6 +187,8 @@ def conditions(
         needed.append(Within("slot", None, before_slot))
     if at_from is not None or at_until is not None:
         needed.append(Within("at", _seconds(at_from), _seconds(at_until)))
+    if among is not None:
+        needed.append(Among(frozenset(among)))
     return tuple(needed)
 
 
@@ -341,7 +352,11 @@ def checked_ask(
         ValueError: If scope or query are not as `VectorStore.query` says.
     """
     needed = conditions(
-        scope, before_slot=before_slot, at_from=query.at_from, at_until=query.at_until
+        scope,
+        before_slot=before_slot,
+        at_from=query.at_from,
+        at_until=query.at_until,
+        among=query.among,
     )
     if query.limit < 1:
         raise ValueError(f"limit must be at least 1, got {query.limit}")

@@ -76,6 +76,7 @@ queries = st.one_of(
         st.integers(1, 8),
         st.none() | st.integers(0, 9).map(float),
         st.none() | st.integers(0, 9).map(float),
+        st.none(),
     ),
     st.builds(
         VectorQuery,
@@ -84,6 +85,7 @@ queries = st.one_of(
         st.integers(1, 8),
         st.none() | st.integers(0, 9).map(float),
         st.none() | st.integers(0, 9).map(float),
+        st.none(),
     ),
 )
 

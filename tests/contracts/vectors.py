@@ -120,6 +120,20 @@ class VectorStoreContract:
         (after,) = store.query(ALICE, [by_term()])
         assert after == before
 
+    def test_a_query_among_some_points_finds_those_alone(self, store):
+        store.upsert([point(seq, dense=[1.0, seq / 10, 0, 0]) for seq in range(1, 9)])
+        store.upsert([point(20, BOB), point(21, terms=(2,))])
+        some = (3, 5, 20, 21, 99)
+        queries = [
+            by_term(among=some),
+            by_term(limit=1),
+            VectorQuery(DENSE, [1.0, 0, 0, 0], 5, among=some),
+            by_term(among=()),
+        ]
+        by_word, best, dense, none = store.query(ALICE, queries)
+        assert (ids(by_word), ids(dense), none) == ([3, 5], [3, 5], [])
+        assert by_word[0].score == pytest.approx(best[0].score)
+
     def test_codes_are_given_back_within_the_scope(self, store):
         store.upsert([point(1, codes="AAE="), point(2), point(3, BOB, codes="AAI=")])
         assert store.codes(ALICE, [1, 2, 3, 9]) == {1: "AAE="}

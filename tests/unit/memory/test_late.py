@@ -14,12 +14,13 @@ from langchain_ctxmgr.memory.late import (
     FLAT_SHARE,
     MAX_VECTORS,
     codes_of,
-    similarity,
+    met,
     token_weights,
 )
 from langchain_ctxmgr.memory.local import Tokens
 
 SIZE = 64
+ONE = np.array([1.0])
 
 
 def vectors_of(names: list[str]) -> np.ndarray:
@@ -47,6 +48,12 @@ class TestCodes:
     def test_a_long_turn_takes_no_more_than_its_share(self):
         text = " ".join(f"word{i}" for i in range(500))
         assert len(b64decode(codes_of(text, tokens_of(text)))) == MAX_VECTORS * SIZE // 8
+
+    def test_words_that_mean_the_same_are_kept_as_one(self):
+        text = "lamp tower lamp rain"
+        kept = b64decode(codes_of(text, tokens_of(text)))
+        assert len(kept) == 3 * SIZE // 8
+        assert kept == b64decode(codes_of("lamp tower rain", tokens_of(text[:10] + "  rain")))
 
     def test_the_mark_at_the_end_is_kept(self):
         tokens = Tokens([(0, 0)], vectors_of(["end"]))
@@ -82,24 +89,39 @@ class TestSimilarity:
         turns = ["a boat in the harbour", "some lamp on a tower", "wind"]
         codes = [codes_of(text, tokens_of(text)) for text in turns]
         asked = tokens_of("lamp tower")
-        found = similarity(codes, asked.vectors, np.array([0.5, 0.5]))
-        assert found.argmax() == 1
+        found = met(codes, asked.vectors, np.array([0.5, 0.5]))
+        assert found.similar.argmax() == 1
 
     def test_signs_stand_for_the_vectors(self):
         one = vectors_of(["harbour"])
         code = codes_of("harbour", Tokens([(0, 7)], one))
-        found = similarity([code], one, np.array([1.0]))[0]
+        found = met([code], one, np.array([1.0])).similar[0]
         assert found == pytest.approx(np.abs(one).sum() / SIZE**0.5, rel=1e-5)
 
     def test_each_turn_is_compared_with_its_own_words_alone(self):
         long, short = "harbour lamp tower wind rain", "rain"
         codes = [codes_of(text, tokens_of(text)) for text in (long, short, long)]
         asked = tokens_of("lamp")
-        found = similarity(codes, asked.vectors, np.array([1.0]))
+        found = met(codes, asked.vectors, np.array([1.0])).similar
         assert found[0] == found[2] > found[1]
 
     def test_what_each_word_counts_decides(self):
         codes = [codes_of(text, tokens_of(text)) for text in ("lamp", "tower")]
         asked = tokens_of("lamp tower")
-        assert similarity(codes, asked.vectors, np.array([1.0, 0.1])).argmax() == 0
-        assert similarity(codes, asked.vectors, np.array([0.1, 1.0])).argmax() == 1
+        assert met(codes, asked.vectors, np.array([1.0, 0.1])).similar.argmax() == 0
+        assert met(codes, asked.vectors, np.array([0.1, 1.0])).similar.argmax() == 1
+
+    def test_who_says_it_first_says_something_new(self):
+        said = ("lamp", "tower", "lamp tower", "tower wind")
+        found = met([codes_of(t, tokens_of(t)) for t in said], tokens_of("lamp").vectors, ONE)
+        assert found.first[0] > 0
+        assert found.first[1:].max() < 0.1 * found.first[0]
+
+    def test_many_words_are_no_advantage(self):
+        names = [f"word{i}" for i in range(30)]
+        said = [" ".join(names[: 1 + 29 * (i % 2)]) for i in range(20)]
+        codes = [codes_of(text, tokens_of(text)) for text in said]
+        found = met(codes, tokens_of("harbour").vectors, ONE).similar
+        gained = found[1] - found[0]
+        met_by = [met([code], tokens_of("harbour").vectors, ONE).similar[0] for code in codes[:2]]
+        assert gained == pytest.approx((met_by[1] - met_by[0]) / 2, rel=1e-6)

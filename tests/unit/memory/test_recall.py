@@ -31,7 +31,7 @@ from langchain_ctxmgr.memory.index_run import BATCH
 from langchain_ctxmgr.memory.indexer import Indexer
 from langchain_ctxmgr.memory.local import Encoded, Tokens
 from langchain_ctxmgr.memory.points import TIE_BREAK, keyword_vectors
-from langchain_ctxmgr.memory.recall import Recall, Recalled
+from langchain_ctxmgr.memory.recall import FARTHEST, Recall, Recalled
 from langchain_ctxmgr.memory.retriever import MemoryRetriever
 from langchain_ctxmgr.records import Contribution, Draft, Explanation, Memory, Scope
 from langchain_ctxmgr.storage.edge import EdgeVectorStore
@@ -338,6 +338,17 @@ class TestRecall:
         assert "4471-B" in bench.texts("4471-B", k=2)[0]
 
 
+class TestNeighbours:
+    def test_a_single_hit_is_looked_around_farther(self, bench: Bench):
+        bench.say(*(f"chatter {n}" for n in range(20)), "My boat is called Petrel.")
+        bench.say(*(f"small talk {n}" for n in range(20)))
+        run(bench.indexer.catch_up(TENANT))
+        keywords = Recall(bench.log, bench.vectors, None, COUNTER)
+        found = run(keywords.find(SCOPE, "Petrel?", asked_at=START, k=100))
+        assert found.memories[0].text == "My boat is called Petrel."
+        assert len(found.memories) == 2 * FARTHEST + 1
+
+
 class TestInContext:
     @pytest.fixture
     def in_context(self, log: SqliteLog, tmp_path: Path) -> Iterator[Bench]:
@@ -379,6 +390,19 @@ class TestInContext:
         found = in_context.find("lamp lit?", k=1)
         assert found.memories[0].text == "the lamp is lit"
         assert found.memories[0].arms["late"] > 0
+
+    def test_who_says_a_thing_first_gains_by_it(self, in_context: Bench):
+        in_context.say("the lamp is lit", "the wind is cold", "the lamp is dark")
+        run(in_context.indexer.catch_up(TENANT))
+        found = in_context.find("lamp?", k=3)
+        first = {memory.text: memory.arms["first"] for memory in found.memories}
+        assert first["the lamp is lit"] > first["the lamp is dark"] >= 0
+
+    def test_rarity_is_of_all_that_was_said_not_of_the_hits(self, in_context: Bench):
+        in_context.say(*(f"the boat is number {n}" for n in range(40)), "a boat with a lamp")
+        run(in_context.indexer.catch_up(TENANT))
+        found = in_context.find("boat lamp?", k=1)
+        assert found.memories[0].text == "a boat with a lamp"
 
     def test_without_the_codes_the_other_arms_answer(self, in_context: Bench, monkeypatch):
         in_context.say("the boat is red", "the lamp is lit", "wind")
