@@ -151,6 +151,24 @@ class TestGoesOn:
                 manager.record(answer(turn), scope=SCOPE)
         assert kept >= 36 - 5
 
+    def test_a_window_that_begins_in_the_middle_of_a_long_turn_goes_on(self):
+        rng = random.Random(3)
+        with ContextManager.open(None, model="gpt-4o-mini") as manager:
+            talked(manager, 20)
+            manager.record(question(20), scope=SCOPE)
+            for step in range(80):
+                call = {"name": "lookup", "args": {"n": step}, "id": f"c{step}"}
+                found = ToolMessage(said(rng, step, 30), tool_call_id=f"c{step}", id=f"r{step}")
+                manager.record(
+                    [AIMessage("", tool_calls=[call], id=f"t{step}"), found], scope=SCOPE
+                )
+            manager.record(answer(20), scope=SCOPE)
+            views = [asked(manager, turn, tools=[LOOKUP]).messages for turn in (21, 22, 23)]
+        assert views[0][0].id == "q20"
+        assert views[0][1].id not in {"t0", None}
+        assert goes_on(views[0], views[1])
+        assert goes_on(views[1], views[2])
+
 
 class TestStartsAnew:
     def test_after_an_earlier_message_was_corrected(self):
