@@ -2,8 +2,9 @@
 
     python benchmarks/readme_tables.py [--check]
 
-Each table stands between `<!-- table: NAME -->` and `<!-- end -->`. With `--check` nothing
-is written and a README that differs is an error.
+Each table stands between `<!-- table: NAME -->` and `<!-- end -->`; one whose figures were not
+measured yet stays as it is. With `--check` nothing is written and a README that differs is an
+error.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ def main() -> None:
     text = README.read_text(encoding="utf-8")
     written = text
     for name, table in TABLES.items():
-        rows = table(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+        path = RESULTS / f"{name}.json"
+        if not path.exists():
+            continue
+        rows = table(json.loads(path.read_text(encoding="utf-8")))
         pattern = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         body = "\n".join(rows)
         written = pattern.sub(lambda found, body=body: f"{found[1]}{body}\n{found[2]}", written)
@@ -55,6 +59,37 @@ def evidence_recall(figures: dict[str, Any]) -> list[str]:
             cells.append(_share(at["1000"]["all_gold"]))
             rows.append(f"| {method} | {' | '.join(cells)} |")
         rows.append("")
+    return rows
+
+
+def recall_latency(figures: dict[str, Any]) -> list[str]:
+    rows = [
+        (
+            "| turns | eight best, ms (p95) | 2,000 tokens, ms (p95) | bytes a turn beside text "
+            "and vector | memory, MiB |"
+        ),
+        "|---" * 5 + "|",
+    ]
+    for row in figures["rows"]:
+        stored = row["log_bytes"] + row["vectors_bytes"] - row["text_bytes"] - row["vector_bytes"]
+        cells = [
+            f"{row['turns']:,}",
+            *(
+                f"{row[f'recall_{way}_ms']['median']:.1f} ({row[f'recall_{way}_ms']['p95']:.1f})"
+                for way in ("k8", "tokens2000")
+            ),
+            f"{stored:,.0f}",
+            f"{row['memory_mib']:,.0f}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    if figures["indexing"]:
+        rows += [
+            "",
+            "| indexing | turns recorded a second | of the encoder's own rate |",
+            "|---|---|---|",
+        ]
+    for kind, found in figures["indexing"].items():
+        rows.append(f"| {kind} | {found['recorded_per_second']:,.0f} | {found['ratio']:.2f} |")
     return rows
 
 
@@ -241,6 +276,7 @@ def _share(value: float) -> str:
 
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "evidence_recall": evidence_recall,
+    "recall_latency": recall_latency,
     "hot_path": hot_path,
     "backends": backends,
     "summaries": summaries,

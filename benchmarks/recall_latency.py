@@ -49,6 +49,7 @@ from langchain_ctxmgr.memory.embeddings import Embedder, embeddings_from
 from langchain_ctxmgr.memory.local import Encoded, Tokens, Vectors
 
 SIZE = 384
+FLOAT_BYTES = 4
 SCOPE = Scope(tenant_id="latency", thread_id="one")
 QUESTIONS = 200
 WARM_UP = 10
@@ -179,6 +180,7 @@ def latency(turns: int, folder: Path, minutes: float) -> Figures | None:
         **{f"recall_{way}_ms": report.spread_ms(taken) for way, taken in times.items()},
         "memory_mib": report.memory_mib(),
         "text_bytes": texts / turns,
+        "vector_bytes": SIZE * FLOAT_BYTES,
         **{f"{name}_bytes": size / turns for name, size in disk(folder).items()},
         "recorded_per_second": (turns - before) / took if turns > before else None,
     }
