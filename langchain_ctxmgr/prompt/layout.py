@@ -142,6 +142,11 @@ def day(at: date) -> str:
     return f"{at.day} {_MONTHS[at.month - 1]} {at.year}\n"
 
 
+def _headings(at: date) -> dict[int | date, str]:
+    """The lines above what was said on a day, its year and itself, by what they name."""
+    return {at.year: f"{at.year}\n", at: f"{at.day} {_MONTHS[at.month - 1]}\n"}
+
+
 class _Line(NamedTuple):
     memory: Memory
     text: str
@@ -161,25 +166,28 @@ class RecalledBlock:
         self._counter = counter
         self._order = order
         self._lines: list[_Line] = []
-        self._days: set[date] = set()
+        self._headed: set[int | date] = set()
         self._last: _Line | None = None
         self.tokens = 0
         """What the block adds to the question: 0 while it is empty."""
 
     def cost(self, memory: Memory) -> int:
-        """What adding `memory` would add, the fence and its day's line included."""
+        """What adding `memory` would add, the fence and the lines of its day included."""
         tokens = self._line(memory).tokens
         if not self._lines:
             tokens += sum(self._counter.text(mark) for mark in _RECALLED)
-        if self._order is Order.CACHE_STABLE and _day_of(memory) not in self._days:
-            tokens += self._counter.text(day(_day_of(memory)))
+        if self._order is Order.CACHE_STABLE:
+            headings = _headings(_day_of(memory)).items()
+            tokens += sum(
+                self._counter.text(line) for at, line in headings if at not in self._headed
+            )
         return tokens
 
     def add(self, memory: Memory) -> None:
         """Take `memory` into the block."""
         self.tokens += self.cost(memory)
         self._lines.append(self._line(memory))
-        self._days.add(_day_of(memory))
+        self._headed.update(_headings(_day_of(memory)))
 
     def render(self) -> str:
         """The block, fence and blank line after it included; empty without memories."""
@@ -189,12 +197,12 @@ class RecalledBlock:
             sorted(self._lines, key=_place), self._order, lambda line: line.memory.score
         )
         parts: list[str] = []
-        shown: date | None = None
+        above: dict[int | date, str] = {}
         for line in lines:
-            said_on = _day_of(line.memory)
-            if self._order is Order.CACHE_STABLE and said_on != shown:
-                parts.append(day(said_on))
-                shown = said_on
+            if self._order is Order.CACHE_STABLE:
+                headings = _headings(_day_of(line.memory))
+                parts += (text for at, text in headings.items() if at not in above)
+                above = headings
             parts.append(line.text)
         return "".join((_RECALLED[0], *parts, _RECALLED[1]))
 

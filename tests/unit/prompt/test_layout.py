@@ -75,13 +75,23 @@ class TestRecalled:
         )
         assert text == (
             "<recalled data-only>\n"
-            "7 May 2023\n"
+            "2023\n"
+            "7 May\n"
             "2 user: I got the job.\n"
             "3 assistant: Great!\n"
-            "8 May 2023\n"
+            "8 May\n"
             "7 Ann: Off to Lisbon!\n"
             "</recalled>\n\n"
         )
+
+    def test_the_same_day_of_two_years_is_told_apart_and_priced(self, counter):
+        block = RecalledBlock(counter)
+        for slot, years in ((9, 2), (2, 0), (5, 1)):
+            block.add(memory(slot, "On our way.", at=START.replace(year=2023 + years)))
+        text = block.render()
+        assert text.count("7 May\n") == 3
+        assert [line for line in text.split("\n") if line.isdigit()] == ["2023", "2024", "2025"]
+        assert block.tokens == counter.text(text)
 
     def test_nothing_recalled_costs_nothing(self, counter):
         assert rendered([], counter) == ""
