@@ -48,6 +48,7 @@ from langchain_ctxmgr.memory.cached import Cached
 from langchain_ctxmgr.memory.embeddings import Embedder, embeddings_from
 from langchain_ctxmgr.memory.indexer import Indexer, Progress
 from langchain_ctxmgr.memory.recall import Recall
+from langchain_ctxmgr.memory.relevance import SCORE_THRESHOLD
 from langchain_ctxmgr.parts import parts_from
 from langchain_ctxmgr.preparing import INDEX_STEP, Preparer
 from langchain_ctxmgr.prompt.layout import Order
@@ -103,6 +104,8 @@ class ContextManager(Closable):
         order: In which order recalled messages are shown; as they were said by default.
         budget: By default the model's window.
         tenant_id: Binds one tenant; without it every scope must name one.
+        score_threshold: Nothing is recalled where the chance that what was said bears on the
+            question is below, 0 to 1, as calibrated (`memory.relevance`); 0: always recall.
         token_cache_size: Messages whose token count is remembered.
         cache: Where what is costly to make is kept for a while: a `Cache`, the URL of a
             Redis, or None for one inside this process.
@@ -125,6 +128,7 @@ class ContextManager(Closable):
         order: Order = Order.CACHE_STABLE,
         budget: ContextBudget | None = None,
         tenant_id: str | None = None,
+        score_threshold: float = SCORE_THRESHOLD,
         token_cache_size: int = CACHE_SIZE,
         cache: Cache | str | None = None,
         spool: str | Path | None = None,
@@ -133,8 +137,10 @@ class ContextManager(Closable):
     ) -> None:
         require(log=log, vectors=vectors, model=model, summarizer=summarizer, selection=selection)
         require(order=order, budget=budget, token_cache_size=token_cache_size, spool=spool)
+        require(score_threshold=score_threshold)
         require(listeners=listeners, clock=clock, cache=cache, tenant_id=tenant_id)
         self._tenant_id = tenant_id
+        self._score_threshold = score_threshold
         self._listeners = tuple(listeners)
         self._now = partial(now_of, clock)
         self._budget = budget or (model and ContextBudget.for_model(model)) or None
@@ -168,6 +174,7 @@ class ContextManager(Closable):
                 summaries=None if self._summaries is None else self._summaries.store,
                 counter=self._counter,
                 selector=selection,
+                score_threshold=score_threshold,
                 log_breaker=breakers.log,
                 listeners=self._listeners,
             )
@@ -433,6 +440,7 @@ class ContextManager(Closable):
         k: int = 8,
         max_tokens: int | None = None,
         explain: bool = False,
+        score_threshold: float | None = None,
     ) -> list[Memory]:
         """The recorded messages that answer a question, best first.
 
@@ -444,11 +452,16 @@ class ContextManager(Closable):
             max_tokens: Most that they may cost together when shown.
             explain: Whether each comes with its `explanation`: its rank, and what each arm
                 and cue adds to its score, with the arm's own score and in words.
+            score_threshold: Nothing is recalled where the chance that what was said bears on
+                the question is below, 0 to 1; None: the manager's.
 
         Raises:
             ValueError: If an argument is not what it must be.
         """
-        return run(self._recalled(query, scope, k, max_tokens, explain=explain))
+        plan = self._recalled(
+            query, scope, k, max_tokens, explain=explain, score_threshold=score_threshold
+        )
+        return run(plan)
 
     async def arecall(
         self,
@@ -458,17 +471,32 @@ class ContextManager(Closable):
         k: int = 8,
         max_tokens: int | None = None,
         explain: bool = False,
+        score_threshold: float | None = None,
     ) -> list[Memory]:
         """`recall` on an event loop."""
-        return await arun(self._recalled(query, scope, k, max_tokens, explain=explain))
+        plan = self._recalled(
+            query, scope, k, max_tokens, explain=explain, score_threshold=score_threshold
+        )
+        return await arun(plan)
 
     def _recalled(
-        self, query: str, scope: Scope, k: int, max_tokens: int | None, *, explain: bool
+        self,
+        query: str,
+        scope: Scope,
+        k: int,
+        max_tokens: int | None,
+        *,
+        explain: bool,
+        score_threshold: float | None,
     ) -> Plan[list[Memory]]:
         where = self._scope(scope)
         text = text_of("query", query)
         limit = None if max_tokens is None else positive("max_tokens", max_tokens)
         most, asked_at = positive("k", k), self._now()
+        least = self._score_threshold
+        if score_threshold is not None:
+            require(score_threshold=score_threshold)
+            least = score_threshold
         yield from self._indexer.catch_up(str(where.tenant_id), limit=INDEX_STEP)
         branch = None
         if where.thread_id is not None:
@@ -481,6 +509,7 @@ class ContextManager(Closable):
             max_tokens=limit,
             k=most,
             explain=explain,
+            score_threshold=least,
         )
         return Memories(found.memories)
 

@@ -32,6 +32,7 @@ class Settings(TypedDict, total=False):
     order: Order
     budget: ContextBudget | None
     tenant_id: str | None
+    score_threshold: float
     token_cache_size: int
     cache: Cache | str | None
     spool: str | Path | None
@@ -106,6 +107,10 @@ def _is_tenant(value: Any) -> bool:
     return True
 
 
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
@@ -125,6 +130,7 @@ _RULES: Final = {
     "spool": _Rule(_or_none(_is_path), "a file's name or None"),
     "tenant_id": _Rule(_is_tenant, "a tenant's id or None"),
     "cache": _Rule(_or_none(_or_url(_has("get", "put", "forget"))), "a Cache, a URL or None"),
+    "score_threshold": _Rule(_is_share, "a number in [0, 1]"),
     "token_cache_size": _Rule(_is_count, "an int of at least 0"),
     "listeners": _Rule(_are_callables, "a sequence of callables"),
     "clock": _Rule(callable, "a callable that gives an aware datetime"),

@@ -47,7 +47,10 @@ class Considered:
 
 
 class Packing:
-    """Takes ranked messages one by one until the budget or the number wanted is reached."""
+    """Takes ranked messages one by one until the budget or the number wanted is reached.
+
+    With a reason in `refused_for` none is taken, and the best are accounted for with it.
+    """
 
     def __init__(
         self,
@@ -57,8 +60,10 @@ class Packing:
         max_tokens: int | None,
         k: int | None,
         order: Order = Order.CACHE_STABLE,
+        refused_for: str = "",
     ) -> None:
         self._counter = counter
+        self._refused_for = refused_for
         self._wanted = frozenset(question_terms)
         self._max_tokens = max_tokens
         self._k = k
@@ -76,6 +81,8 @@ class Packing:
     def is_full(self) -> bool:
         """Whether nothing more is wanted or fits."""
         if self._k is not None and len(self.memories) >= self._k:
+            return True
+        if self._refused_for and self._refused >= MAX_REFUSED:
             return True
         return self._left < MIN_ROW_TOKENS or self._misses >= MAX_MISSES
 
@@ -118,6 +125,9 @@ class Packing:
         twin = self._shown.get(said)
         if twin is not None:
             self._consider(record, memory, 0, f"says the same as {twin} on that day")
+            return
+        if self._refused_for:
+            self._consider(record, memory, record.tokens, self._refused_for)
             return
         share = 1.0
         if self._must_be_cut(record.tokens - _SLACK_TOKENS):

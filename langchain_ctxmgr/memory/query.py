@@ -110,6 +110,8 @@ class Question:
     asks_when: bool
     asks_machine: bool
     """Whether it asks what the assistant said."""
+    has_topic: bool = True
+    """Whether it says anything of what it is about."""
 
 
 def read_question(
@@ -124,6 +126,7 @@ def read_question(
     topic = _TALK.sub(" ", _FORMAT.sub(" ", text))
     topic, named = _without_names(topic, participants)
     found = terms(topic)
+    has_topic = bool(found)
     if not found:
         topic, found = text, terms(text)
     return Question(
@@ -135,6 +138,7 @@ def read_question(
         is_list=_LIST.search(text) is not None,
         asks_when=_WHEN.search(text) is not None,
         asks_machine=_MACHINE.search(text) is not None,
+        has_topic=has_topic,
     )
 
 

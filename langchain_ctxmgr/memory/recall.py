@@ -35,6 +35,7 @@ from langchain_ctxmgr.memory.late import met, token_weights
 from langchain_ctxmgr.memory.local import Tokens
 from langchain_ctxmgr.memory.packing import Considered, Packing
 from langchain_ctxmgr.memory.query import Question, read_question
+from langchain_ctxmgr.memory.relevance import NOTHING_RELEVANT, SCORE_THRESHOLD, relevance
 from langchain_ctxmgr.memory.scoring import FIRST, LATE, NEIGHBOURS, Arms, Scored, score
 from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.records import Branch, Memory, Scope, Turn
@@ -187,6 +188,7 @@ class Recall:
         max_tokens: int | None = None,
         k: int | None = None,
         explain: bool = False,
+        score_threshold: float = SCORE_THRESHOLD,
     ) -> Plan[Recalled]:
         """The messages of `scope` that answer `question`.
 
@@ -201,6 +203,8 @@ class Recall:
                 ranked by relevance alone, with it by value for their tokens.
             k: Most messages.
             explain: Whether each memory is given with its explanation.
+            score_threshold: Nothing is recalled where the chance that anything bears on the
+                question (`relevance`) is below.
 
         Raises:
             ValueError: If the scope has no tenant, or `before_slot` comes without a thread.
@@ -225,12 +229,27 @@ class Recall:
         near = {turn.seq: turn for turn in around}
         seen = yield from self._turns(scope, hits.seqs(), seen | near)
         turns = _in_view((seen | near).values(), branch, before_slot, shown)
-        if tokens is not None:
-            yield from self._late_hits(hits, scope, named, tokens)
+        rarity = None
+        if tokens is not None or score_threshold > 0:
+            rarity = yield from self._rarity(hits, scope, named)
+        if tokens is not None and rarity is not None:
+            yield from self._late_hits(hits, scope, named, tokens, rarity)
         if not turns:
             return Recalled(memories=(), block="", tokens=0, carried={}, considered=())
-        scored = score(named, turns, _arms(turns, hits), priced=max_tokens is not None)
-        packing = Packing(self._counter, named.terms, max_tokens=max_tokens, k=k, order=self._order)
+        arms = _arms(turns, hits)
+        scored = score(named, turns, arms, priced=max_tokens is not None)
+        chance = 1.0
+        if rarity is not None and len(named.terms) <= MAX_WEIGHED:
+            records = yield from call(self._log.last_seq, tenant_of(scope))
+            chance = relevance(named, rarity, arms, scored.total, records=records)
+        packing = Packing(
+            self._counter,
+            named.terms,
+            max_tokens=max_tokens,
+            k=k,
+            order=self._order,
+            refused_for=NOTHING_RELEVANT if chance < score_threshold else "",
+        )
         yield from self._pack(scope, turns, scored, packing, explain=explain)
         return Recalled(
             memories=tuple(packing.memories),
@@ -299,11 +318,17 @@ class Recall:
             hits.add(DENSE, answer)
         return encoded.tokens if found else None
 
-    def _late_hits(self, hits: _Hits, scope: Scope, read: Question, tokens: Tokens) -> Plan[None]:
+    def _late_hits(
+        self,
+        hits: _Hits,
+        scope: Scope,
+        read: Question,
+        tokens: Tokens,
+        rarity: Mapping[int, float],
+    ) -> Plan[None]:
         """Add late interaction for the candidates that other arms put first."""
         codes = yield from self._codes(scope, sorted(hits.foremost(LATE_LIMIT)))
-        rarity = yield from self._rarity(hits, scope, read)
-        if not codes or rarity is None:
+        if not codes:
             return
         weights = token_weights(read.text, tokens.spans, rarity)
         seqs = sorted(codes)

@@ -21,13 +21,27 @@ class Recaller(Protocol):
     """What a `MemoryRetriever` asks: a `ContextManager`."""
 
     def recall(
-        self, query: str, *, scope: Scope, k: int, max_tokens: int | None, explain: bool
+        self,
+        query: str,
+        *,
+        scope: Scope,
+        k: int,
+        max_tokens: int | None,
+        explain: bool,
+        score_threshold: float | None,
     ) -> list[Memory]:
         """The memories of `scope` that answer `query`, best first."""
         ...
 
     async def arecall(
-        self, query: str, *, scope: Scope, k: int, max_tokens: int | None, explain: bool
+        self,
+        query: str,
+        *,
+        scope: Scope,
+        k: int,
+        max_tokens: int | None,
+        explain: bool,
+        score_threshold: float | None,
     ) -> list[Memory]:
         """`recall` on an event loop."""
         ...
@@ -56,6 +70,9 @@ class MemoryRetriever(BaseRetriever):
     """Most tokens of all of them together, as shown in a prompt."""
     explain: bool = False
     """Whether each document says what its score is made of: `Explanation` as a dict."""
+    score_threshold: float | None = None
+    """No documents where the chance that anything bears on the question is below; None: the
+    manager's."""
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
@@ -67,6 +84,7 @@ class MemoryRetriever(BaseRetriever):
             k=self.k if k is None else k,
             max_tokens=self.max_tokens,
             explain=self.explain,
+            score_threshold=self.score_threshold,
         )
         return [_document(memory) for memory in found]
 
@@ -80,6 +98,7 @@ class MemoryRetriever(BaseRetriever):
             k=self.k if k is None else k,
             max_tokens=self.max_tokens,
             explain=self.explain,
+            score_threshold=self.score_threshold,
         )
         return [_document(memory) for memory in found]
 

@@ -39,6 +39,7 @@ from langchain_ctxmgr.events import Degraded, Listener, emit
 from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.memory.breaker import Breaker
 from langchain_ctxmgr.memory.recall import Recall
+from langchain_ctxmgr.memory.relevance import SCORE_THRESHOLD
 from langchain_ctxmgr.prompt.layout import assemble, summary_message
 from langchain_ctxmgr.prompt.window import Selector
 from langchain_ctxmgr.records import Branch, LogRecord, ReceiptItem, Scope, Summary
@@ -96,6 +97,8 @@ class ViewParts:
     """Summaries made beside the turns; None: the summarizer's alone."""
     selector: Selector | None = None
     """What is kept of a history that does not fit; None: the newest window."""
+    score_threshold: float = SCORE_THRESHOLD
+    """Nothing is recalled where the chance that it bears on the question is below."""
     log_breaker: Breaker
     """Told where a choice could not be written: what follows in the turn is spared the wait."""
     listeners: tuple[Listener, ...] = ()
@@ -448,6 +451,7 @@ class Frames:
                 shown=window.seqs,
                 max_tokens=limit,
                 asked_at=request.asked_at,
+                score_threshold=self._parts.score_threshold,
             )
             cost = self._added(question, found.block)
             if cost <= limit:

@@ -744,8 +744,16 @@ class TestSharedIndex:
 
 class FakeManager:
     def recall(
-        self, query: str, *, scope: Scope, k: int, max_tokens: int | None, explain: bool
+        self,
+        query: str,
+        *,
+        scope: Scope,
+        k: int,
+        max_tokens: int | None,
+        explain: bool,
+        score_threshold: float | None,
     ) -> list[Memory]:
+        assert score_threshold is None
         cosine = Contribution(arm="dense", value=1.5, raw=0.8, description="similarity")
         why = Explanation(score=1.5, rank=1, candidates=9, contributions=(cosine,))
         return [
