@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
 from heapq import nsmallest
+from itertools import chain
 from operator import attrgetter
 
 import numpy as np
@@ -220,11 +221,12 @@ class Recall:
         if named.terms != read.terms:
             hits = yield from self._keyword_hits(scope, named, before_slot)
         tokens = yield from self._dense_hits(hits, scope, named, before_slot)
+        seen = yield from self._turns(scope, hits.seqs(), seen)
         best = hits.best()
-        around = yield from call(self._log.turns, scope, best, around=_reach(len(best)))
-        near = {turn.seq: turn for turn in around}
-        seen = yield from self._turns(scope, hits.seqs(), seen | near)
-        turns = _in_view((seen | near).values(), branch, before_slot, shown)
+        around = yield from call(
+            self._log.turns, scope, best, around=_reach(len(best)), known=seen.values()
+        )
+        turns = _in_view(chain(seen.values(), around), branch, before_slot, shown)
         if tokens is not None:
             yield from self._late_hits(hits, scope, named, tokens)
         if not turns:
