@@ -25,7 +25,7 @@ from langchain_ctxmgr.storage.message_log import (
     thread_of,
     user_of,
 )
-from langchain_ctxmgr.storage.rows import Row, bytes_of, pending_of, record_of, turn_of
+from langchain_ctxmgr.storage.rows import Row, bytes_of, pending_of, record_of, turn_of, turns_of
 from langchain_ctxmgr.storage.sqlite_rows import (
     NEWEST,
     RECORD_COLUMNS,
@@ -207,22 +207,26 @@ def turns(
     around: int = 0,
     known: Collection[Turn] = (),
 ) -> list[Turn]:
-    """See `MessageLog.turns`. The threads are looked up once a call, or once a row without one."""
+    """See `MessageLog.turns`. The thread's id is read only where the rows may differ in it."""
     if around:
         return _turns_around(connection, scope, seqs, around, known)
-    tenant_id, thread_id, *user = in_scope(scope)
     seen = {turn.seq for turn in known}
+    asked = json.dumps([seq for seq in seqs if seq not in seen])
+    tenant_id, thread_id, *user = in_scope(scope)
+    if thread_id is None:
+        rows = connection.execute(
+            f"SELECT r.seq, ({_ITS_THREAD_ID}), {TURN_FIELDS} FROM json_each(?) j "
+            f"CROSS JOIN records r WHERE r.seq = j.value AND r.tenant = ({TENANT}) "
+            f"AND (? OR r.user_id = ?) AND {NEWEST}",
+            (asked, tenant_id, *user),
+        )
+        return [turn_of(row) for row in rows]
     rows = connection.execute(
-        f"SELECT r.seq, ifnull(?, ({_ITS_THREAD_ID})), {TURN_FIELDS} FROM json_each(?) j "
-        f"CROSS JOIN records r WHERE r.seq = j.value AND r.tenant = ({TENANT}) "
-        f"AND (? OR r.thread = ({_THREAD})) AND (? OR r.user_id = ?) AND {NEWEST}",
-        (
-            thread_id,
-            json.dumps([seq for seq in seqs if seq not in seen]),
-            *(tenant_id, thread_id is None, tenant_id, thread_id, *user),
-        ),
+        f"SELECT r.seq, {TURN_FIELDS} FROM json_each(?) j CROSS JOIN records r "
+        f"WHERE r.seq = j.value AND r.thread = ({_THREAD}) AND {NEWEST}",
+        (asked, tenant_id, thread_id),
     )
-    return [turn_of(row) for row in rows]
+    return turns_of(thread_id, rows)
 
 
 def _turns_around(
@@ -249,15 +253,15 @@ def _turns_around(
         if (turn.thread_id, turn.branch) in wanted:
             wanted[turn.thread_id, turn.branch].discard(turn.slot)
     statement = (
-        f"SELECT r.seq, ?, {TURN_FIELDS} FROM json_each(?) j CROSS JOIN records r "
+        f"SELECT r.seq, {TURN_FIELDS} FROM json_each(?) j CROSS JOIN records r "
         "WHERE r.thread = ? AND r.branch = ? AND r.slot = j.value AND (? OR r.user_id = ?) "
         f"AND {NEWEST}"
     )
     found: list[Turn] = []
     for (thread_id, number), slots in wanted.items():
         line = (keys[thread_id], number, is_anyone, user_id)
-        rows = connection.execute(statement, (thread_id, json.dumps(sorted(slots)), *line))
-        found += map(turn_of, rows)
+        rows = connection.execute(statement, (json.dumps(sorted(slots)), *line))
+        found += turns_of(thread_id, rows)
     return found
 
 
