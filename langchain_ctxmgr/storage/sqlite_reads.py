@@ -237,16 +237,19 @@ def _turns_around(
     known: Collection[Turn],
 ) -> list[Turn]:
     """Which places are wanted comes first, so that each row is read once."""
-    *_, is_anyone, user_id = in_scope(scope)
-    centres = connection.execute(
-        f"SELECT t.thread_id, r.thread, r.branch, r.slot FROM json_each(?) j CROSS JOIN records r "
-        f"CROSS JOIN threads t ON t.thread = r.thread WHERE r.seq = j.value AND {IN_SCOPE}",
-        (json.dumps([*seqs]), *in_scope(scope)),
-    )
+    tenant_id, within, is_anyone, user_id = in_scope(scope)
+    given = {turn.seq: turn for turn in known}
+    centres = [given[seq] for seq in seqs if seq in given]
+    places = [(turn.thread_id, turn.branch, turn.slot) for turn in centres]
+    asked = [seq for seq in seqs if seq not in given]
+    if asked:
+        places += connection.execute(
+            "SELECT t.thread_id, r.branch, r.slot FROM json_each(?) j CROSS JOIN records r "
+            f"CROSS JOIN threads t ON t.thread = r.thread WHERE r.seq = j.value AND {IN_SCOPE}",
+            (json.dumps(asked), *in_scope(scope)),
+        )
     wanted: dict[tuple[str, int], set[int]] = {}
-    keys: dict[str, int] = {}
-    for thread_id, key, number, slot in centres:
-        keys[thread_id] = key
+    for thread_id, number, slot in places:
         slots = wanted.setdefault((thread_id, number), set())
         slots.update(range(max(slot - around, 0), slot + around + 1))
     for turn in known:
@@ -254,14 +257,15 @@ def _turns_around(
             wanted[turn.thread_id, turn.branch].discard(turn.slot)
     statement = (
         f"SELECT r.seq, {TURN_FIELDS} FROM json_each(?) j CROSS JOIN records r "
-        "WHERE r.thread = ? AND r.branch = ? AND r.slot = j.value AND (? OR r.user_id = ?) "
-        f"AND {NEWEST}"
+        f"WHERE r.thread = ({_THREAD}) AND r.branch = ? AND r.slot = j.value "
+        f"AND (? OR r.user_id = ?) AND {NEWEST}"
     )
     found: list[Turn] = []
     for (thread_id, number), slots in wanted.items():
-        line = (keys[thread_id], number, is_anyone, user_id)
-        rows = connection.execute(statement, (json.dumps(sorted(slots)), *line))
-        found += turns_of(thread_id, rows)
+        if within in {None, thread_id}:
+            line = (tenant_id, thread_id, number, is_anyone, user_id)
+            rows = connection.execute(statement, (json.dumps(sorted(slots)), *line))
+            found += turns_of(thread_id, rows)
     return found
 
 

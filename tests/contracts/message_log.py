@@ -363,6 +363,8 @@ class MessageLogContract:
             assert sorted(turn.slot for turn in near) == [1, 2, 3, 5, 6, 7]
             assert edited in {turn.seq for turn in near}
             assert log.turns(scope, asked, around=2, known=[*known, *near]) == []
+        assert log.turns(BOB, asked, around=2, known=known) == []
+        assert log.turns(OTHER, asked, around=2, known=known) == []
 
     def test_a_superseded_revision_is_no_turn_but_can_be_fetched(self, log):
         [old, _] = log.append(ALICE, talk(2))
