@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
 from heapq import nsmallest
+from itertools import chain
 from operator import attrgetter
 
 import numpy as np
@@ -220,15 +221,16 @@ class Recall:
         hits = yield from self._keyword_hits(scope, read, before_slot)
         seen = yield from self._turns(scope, hits.seqs(), {})
         people = {turn.speaker for turn in seen.values() if turn.speaker}
-        named = read_as(participants=people)
+        named = read_as(participants=people) if people else read
         if named.terms != read.terms:
             hits = yield from self._keyword_hits(scope, named, before_slot)
         tokens = yield from self._dense_hits(hits, scope, named, before_slot)
+        seen = yield from self._turns(scope, hits.seqs(), seen)
         best = hits.best()
-        around = yield from call(self._log.turns, scope, best, around=_reach(len(best)))
-        near = {turn.seq: turn for turn in around}
-        seen = yield from self._turns(scope, hits.seqs(), seen | near)
-        turns = _in_view((seen | near).values(), branch, before_slot, shown)
+        around = yield from call(
+            self._log.turns, scope, best, around=_reach(len(best)), known=seen.values()
+        )
+        turns = _in_view(chain(seen.values(), around), branch, before_slot, shown)
         rarity = None
         if tokens is not None or score_threshold > 0:
             rarity = yield from self._rarity(hits, scope, named)
@@ -452,14 +454,12 @@ def _in_view(
     shown: Collection[int],
 ) -> list[Turn]:
     """The candidates that the view may show, in order of thread and slot."""
-    kept = [
-        turn
-        for turn in turns
-        if turn.role in _ROLES
-        and turn.seq not in shown
-        and (before_slot is None or turn.slot < before_slot)
-        and (branch is None or branch.holds(turn.branch, turn.slot))
-    ]
+    kept = [turn for turn in turns if turn.role in _ROLES and turn.seq not in shown]
+    if before_slot is not None:
+        kept = [turn for turn in kept if turn.slot < before_slot]
+    if branch is not None:
+        last = dict(branch.spans)
+        kept = [turn for turn in kept if turn.slot <= last.get(turn.branch, -1)]
     kept.sort(key=attrgetter("thread_id", "slot", "seq"))
     return kept
 

@@ -188,11 +188,18 @@ class MessageLog(Protocol):
         """The records with these `seq`s, in the order asked for; others' are absent."""
         ...
 
-    def turns(self, scope: Scope, seqs: Sequence[int], *, around: int = 0) -> list[Turn]:
+    def turns(
+        self,
+        scope: Scope,
+        seqs: Sequence[int],
+        *,
+        around: int = 0,
+        known: Collection[Turn] = (),
+    ) -> list[Turn]:
         """`fetch` without texts and without superseded revisions, each turn once.
 
         With `around`, also what stands up to so many slots before and after each on its
-        branch, as far as `scope` sees it.
+        branch, as far as `scope` sees it. Without the turns `known` to the caller.
         """
         ...
 
@@ -348,7 +355,14 @@ class MessageLog(Protocol):
         """`fetch` without blocking the event loop."""
         ...
 
-    async def aturns(self, scope: Scope, seqs: Sequence[int], *, around: int = 0) -> list[Turn]:
+    async def aturns(
+        self,
+        scope: Scope,
+        seqs: Sequence[int],
+        *,
+        around: int = 0,
+        known: Collection[Turn] = (),
+    ) -> list[Turn]:
         """`turns` without blocking the event loop."""
         ...
 

@@ -219,13 +219,27 @@ class PostgresLog(Closable):
         """`fetch` without blocking the event loop."""
         return await self._database.arun(reads.fetch(scope, seqs))
 
-    def turns(self, scope: Scope, seqs: Sequence[int], *, around: int = 0) -> list[Turn]:
+    def turns(
+        self,
+        scope: Scope,
+        seqs: Sequence[int],
+        *,
+        around: int = 0,
+        known: Collection[Turn] = (),
+    ) -> list[Turn]:
         """`fetch` without texts and without superseded revisions."""
-        return self._database.run(reads.turns(scope, seqs, around))
+        return self._database.run(reads.turns(scope, seqs, around, known))
 
-    async def aturns(self, scope: Scope, seqs: Sequence[int], *, around: int = 0) -> list[Turn]:
+    async def aturns(
+        self,
+        scope: Scope,
+        seqs: Sequence[int],
+        *,
+        around: int = 0,
+        known: Collection[Turn] = (),
+    ) -> list[Turn]:
         """`turns` without blocking the event loop."""
-        return await self._database.arun(reads.turns(scope, seqs, around))
+        return await self._database.arun(reads.turns(scope, seqs, around, known))
 
     def top(self, branch: Branch, *, before_slot: int, limit: int) -> list[Turn]:
         """The most important human, ai and tool messages with terms, ties by slot."""

@@ -207,16 +207,22 @@ def fetch(scope: Scope, seqs: Sequence[int]) -> Work[list[LogRecord]]:
     return Work(tenant_of(scope), steps)
 
 
-def turns(scope: Scope, seqs: Sequence[int], around: int) -> Work[list[Turn]]:
+def turns(
+    scope: Scope, seqs: Sequence[int], around: int, known: Collection[Turn]
+) -> Work[list[Turn]]:
     """See `MessageLog.turns`."""
     seen = in_scope(scope)
+    given = {turn.seq for turn in known}
 
     def steps() -> Steps[list[Turn]]:
         if around == 0:
-            [rows] = yield [Statement(_TURNS, (array(seqs), *seen))]
+            wanted = array(seq for seq in seqs if seq not in given)
+            [rows] = yield [Statement(_TURNS, (wanted, *seen))]
             return [turn_of(row) for row in rows]
         [rows] = yield [Statement(_NEAR, (array(seqs), *seen[3:], around, around, *seen))]
-        return [turn_of(row) for row in {row[0]: row for row in rows}.values()]
+        return [
+            turn_of(row) for row in {row[0]: row for row in rows if row[0] not in given}.values()
+        ]
 
     return Work(tenant_of(scope), steps)
 

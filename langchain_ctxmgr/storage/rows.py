@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from struct import pack, unpack
 from typing import Any, Final
@@ -34,6 +34,28 @@ def turn_of(row: Row) -> Turn:
         importance,
         cues,
     )
+
+
+def turns_of(thread_id: str, rows: Iterable[Row]) -> list[Turn]:
+    """Rows of one thread, with the turn's columns but for the thread's id, as values."""
+    return [
+        Turn._make(
+            (
+                seq,
+                thread_id,
+                slot,
+                branch,
+                session,
+                role,
+                None if speaker is None else text_of(speaker),
+                EPOCH + timedelta(0, 0, at),
+                tokens,
+                importance,
+                cues,
+            )
+        )
+        for seq, slot, branch, session, role, speaker, at, tokens, importance, cues in rows
+    ]
 
 
 def record_of(row: Row) -> LogRecord:

@@ -185,14 +185,28 @@ class SqliteLog(Closable):
             lambda c: reads.fetch(c, scope, seqs), quick=len(seqs) <= _QUICK_ROWS
         )
 
-    def turns(self, scope: Scope, seqs: Sequence[int], *, around: int = 0) -> list[Turn]:
-        """`fetch` without texts and without superseded revisions."""
-        return self._database.read(lambda c: reads.turns(c, scope, seqs, around))
+    def turns(
+        self,
+        scope: Scope,
+        seqs: Sequence[int],
+        *,
+        around: int = 0,
+        known: Collection[Turn] = (),
+    ) -> list[Turn]:
+        """`fetch` without texts and without superseded revisions, or what stands around it."""
+        return self._database.read(lambda c: reads.turns(c, scope, seqs, around, known))
 
-    async def aturns(self, scope: Scope, seqs: Sequence[int], *, around: int = 0) -> list[Turn]:
+    async def aturns(
+        self,
+        scope: Scope,
+        seqs: Sequence[int],
+        *,
+        around: int = 0,
+        known: Collection[Turn] = (),
+    ) -> list[Turn]:
         """`turns` without blocking the event loop."""
         return await self._database.aread(
-            lambda c: reads.turns(c, scope, seqs, around),
+            lambda c: reads.turns(c, scope, seqs, around, known),
             quick=len(seqs) * (1 + 2 * around) <= _QUICK_TURNS,
         )
 

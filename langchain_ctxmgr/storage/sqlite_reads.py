@@ -25,7 +25,7 @@ from langchain_ctxmgr.storage.message_log import (
     thread_of,
     user_of,
 )
-from langchain_ctxmgr.storage.rows import Row, bytes_of, pending_of, record_of, turn_of
+from langchain_ctxmgr.storage.rows import Row, bytes_of, pending_of, record_of, turn_of, turns_of
 from langchain_ctxmgr.storage.sqlite_rows import (
     NEWEST,
     RECORD_COLUMNS,
@@ -37,15 +37,10 @@ from langchain_ctxmgr.storage.sqlite_rows import (
 Connection = sqlite3.Connection
 _NO_LIMIT: Final = -1
 _NO_SEQ: Final = 2**63 - 1
-_ITSELF: Final = "r.seq = j.value"
-_NEAR: Final = "CROSS JOIN records h ON h.seq = j.value AND (? OR h.user_id = ?)"
 IN_SCOPE: Final = "t.tenant_id = ? AND ifnull(t.thread_id = ?, 1) AND (? OR r.user_id = ?)"
 """Holds for the records `t`, `r` that the parameters of `in_scope` let through."""
 _THREAD: Final = "SELECT thread FROM threads WHERE tenant_id = ? AND thread_id = ?"
 _ITS_THREAD_ID: Final = "SELECT t.thread_id FROM threads t WHERE t.thread = r.thread"
-_AROUND: Final = (
-    "r.thread = h.thread AND r.branch = h.branch AND r.slot BETWEEN h.slot - ? AND h.slot + ?"
-)
 
 
 def in_scope(scope: Scope) -> tuple[str, str | None, bool, str | None]:
@@ -205,19 +200,73 @@ def fetch(connection: Connection, scope: Scope, seqs: Sequence[int]) -> list[Log
     return [record_of(row) for row in rows]
 
 
-def turns(connection: Connection, scope: Scope, seqs: Sequence[int], around: int = 0) -> list[Turn]:
-    """See `MessageLog.turns`. The threads are looked up once a call, or once a row without one."""
+def turns(
+    connection: Connection,
+    scope: Scope,
+    seqs: Sequence[int],
+    around: int = 0,
+    known: Collection[Turn] = (),
+) -> list[Turn]:
+    """See `MessageLog.turns`. The thread's id is read only where the rows may differ in it."""
+    if around:
+        return _turns_around(connection, scope, seqs, around, known)
+    seen = {turn.seq for turn in known}
+    asked = json.dumps([seq for seq in seqs if seq not in seen])
     tenant_id, thread_id, *user = in_scope(scope)
-    near, reach = ("", ()) if around == 0 else (_NEAR, (*user, around, around))
-    seen = (tenant_id, thread_id is None, tenant_id, thread_id, *user)
+    if thread_id is None:
+        rows = connection.execute(
+            f"SELECT r.seq, ({_ITS_THREAD_ID}), {TURN_FIELDS} FROM json_each(?) j "
+            f"CROSS JOIN records r WHERE r.seq = j.value AND r.tenant = ({TENANT}) "
+            f"AND (? OR r.user_id = ?) AND {NEWEST}",
+            (asked, tenant_id, *user),
+        )
+        return [turn_of(row) for row in rows]
     rows = connection.execute(
-        f"SELECT r.seq, ifnull(?, ({_ITS_THREAD_ID})), {TURN_FIELDS} FROM json_each(?) j {near} "
-        f"CROSS JOIN records r WHERE {_AROUND if around else _ITSELF} "
-        f"AND r.tenant = ({TENANT}) AND (? OR r.thread = ({_THREAD})) AND (? OR r.user_id = ?) "
-        f"AND {NEWEST}",
-        (thread_id, json.dumps([*seqs]), *reach, *seen),
+        f"SELECT r.seq, {TURN_FIELDS} FROM json_each(?) j CROSS JOIN records r "
+        f"WHERE r.seq = j.value AND r.thread = ({_THREAD}) AND {NEWEST}",
+        (asked, tenant_id, thread_id),
     )
-    return [turn_of(row) for row in ({row[0]: row for row in rows}.values() if around else rows)]
+    return turns_of(thread_id, rows)
+
+
+def _turns_around(
+    connection: Connection,
+    scope: Scope,
+    seqs: Sequence[int],
+    around: int,
+    known: Collection[Turn],
+) -> list[Turn]:
+    """Which places are wanted comes first, so that each row is read once."""
+    tenant_id, within, is_anyone, user_id = in_scope(scope)
+    given = {turn.seq: turn for turn in known}
+    centres = [given[seq] for seq in seqs if seq in given]
+    places = [(turn.thread_id, turn.branch, turn.slot) for turn in centres]
+    asked = [seq for seq in seqs if seq not in given]
+    if asked:
+        places += connection.execute(
+            "SELECT t.thread_id, r.branch, r.slot FROM json_each(?) j CROSS JOIN records r "
+            f"CROSS JOIN threads t ON t.thread = r.thread WHERE r.seq = j.value AND {IN_SCOPE}",
+            (json.dumps(asked), *in_scope(scope)),
+        )
+    wanted: dict[tuple[str, int], set[int]] = {}
+    for thread_id, number, slot in places:
+        slots = wanted.setdefault((thread_id, number), set())
+        slots.update(range(max(slot - around, 0), slot + around + 1))
+    for turn in known:
+        if (turn.thread_id, turn.branch) in wanted:
+            wanted[turn.thread_id, turn.branch].discard(turn.slot)
+    statement = (
+        f"SELECT r.seq, {TURN_FIELDS} FROM json_each(?) j CROSS JOIN records r "
+        f"WHERE r.thread = ({_THREAD}) AND r.branch = ? AND r.slot = j.value "
+        f"AND (? OR r.user_id = ?) AND {NEWEST}"
+    )
+    found: list[Turn] = []
+    for (thread_id, number), slots in wanted.items():
+        if within in {None, thread_id}:
+            line = (tenant_id, thread_id, number, is_anyone, user_id)
+            rows = connection.execute(statement, (json.dumps(sorted(slots)), *line))
+            found += turns_of(thread_id, rows)
+    return found
 
 
 def top(connection: Connection, line: Branch, before_slot: int, limit: int) -> list[Turn]:

@@ -350,6 +350,22 @@ class MessageLogContract:
             assert sorted(turn.slot for turn in near) == [0, 1, 4, 5, 6, 7]
             assert {turn.thread_id for turn in near} == {ALICE.thread_id}
 
+    def test_turns_come_without_those_the_caller_knows(self, log):
+        log.append(ALICE, talk(8))
+        by_slot = {turn.slot: turn.seq for turn in log.read(log.branch(ALICE))}
+        asked = [by_slot[slot] for slot in (0, 4, 5)]
+        log.append(ALICE, [draft("edited", "m3")])
+        [edited] = [turn.seq for turn in log.read(log.branch(ALICE), from_slot=3, before_slot=4)]
+        for scope in (ALICE, Scope(tenant_id="acme"), Scope(tenant_id="acme", user_id="alice")):
+            known = log.turns(scope, asked[:2])
+            assert [turn.seq for turn in log.turns(scope, asked, known=known)] == asked[2:]
+            near = log.turns(scope, asked, around=2, known=known)
+            assert sorted(turn.slot for turn in near) == [1, 2, 3, 5, 6, 7]
+            assert edited in {turn.seq for turn in near}
+            assert log.turns(scope, asked, around=2, known=[*known, *near]) == []
+        assert log.turns(BOB, asked, around=2, known=known) == []
+        assert log.turns(OTHER, asked, around=2, known=known) == []
+
     def test_a_superseded_revision_is_no_turn_but_can_be_fetched(self, log):
         [old, _] = log.append(ALICE, talk(2))
         [new] = log.append(ALICE, [draft("edited", "m0")])

@@ -348,6 +348,15 @@ class TestNeighbours:
         assert found.memories[0].text == "My boat is called Petrel."
         assert len(found.memories) == 2 * FARTHEST + 1
 
+    def test_what_only_the_name_in_a_question_found_is_still_a_neighbour(self, words_only: Bench):
+        filler = [f"chatter {n}" for n in range(9)]
+        words_only.say(*filler, "The kettle is green.", "Ben, is it?", *filler, "Ben!")
+        run(words_only.indexer.catch_up(TENANT))
+        found = words_only.texts("Which kettle has Ben?", k=100)
+        without = words_only.texts("Which kettle?", k=100)
+        assert "Ben, is it?" in found
+        assert sorted(found) == sorted(without)
+
 
 class TestInContext:
     @pytest.fixture

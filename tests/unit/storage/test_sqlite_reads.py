@@ -58,6 +58,7 @@ READS = {
     "head": lambda log: log.branch(ALICE, head="m3"),
     "fetch": lambda log: log.fetch(ALICE, [41, 42]),
     "turns": lambda log: log.turns(ALICE, [41, 42]),
+    "near turns": lambda log: log.turns(ALICE, [41, 42], around=2, known=log.turns(ALICE, [41])),
     "tenant turns": lambda log: log.turns(Scope(tenant_id="acme"), [41, 42]),
     "user turns": lambda log: log.turns(Scope(tenant_id="acme", user_id="alice"), [41], around=2),
     "user search": lambda log: log.search(Scope(tenant_id="acme", user_id="alice"), [1], limit=3),
