@@ -32,7 +32,7 @@ from langchain_ctxmgr.compression.extractive import Extract, extract
 from langchain_ctxmgr.compression.statements import Cited, Kind, Statement, fitting
 from langchain_ctxmgr.compression.verification import Evidence, Source, extracted
 from langchain_ctxmgr.errors import SummaryError
-from langchain_ctxmgr.prompt.layout import day, row
+from langchain_ctxmgr.prompt.layout import day, row, who
 from langchain_ctxmgr.records import LogRecord
 
 _CONFIG: Final[RunnableConfig] = {
@@ -309,7 +309,7 @@ def _checked(
         instead = extracted(answer.text, evidence)
         if instead is not None:
             record = sources[instead.source]
-            text = f"{_speaker(record)}: {instead.text}"
+            text = f"{_shown(record)}: {instead.text}"
             stands = Statement(kind=answer.kind, text=text, sources=(_cited(record),))
             if stands not in checked.statements:
                 checked.statements.append(stands)
@@ -326,6 +326,12 @@ def _cited(record: LogRecord) -> Cited:
 
 def _speaker(record: LogRecord) -> str:
     return record.speaker or _ROLES.get(record.role, record.role)
+
+
+def _shown(record: LogRecord) -> str:
+    """Who says it, where a summary quotes it: a name that poses as a role is no speaker's."""
+    name = (record.speaker or "").strip()
+    return who(name, record.role) if name else _ROLES.get(record.role, record.role)
 
 
 class _Caller:
