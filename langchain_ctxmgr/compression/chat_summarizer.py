@@ -29,7 +29,7 @@ from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.analysis import message_text
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.compression.extractive import Extract, extract
-from langchain_ctxmgr.compression.statements import Cited, Kind, Statement, fitting
+from langchain_ctxmgr.compression.statements import Cited, Kind, Statement, fitting, sendable
 from langchain_ctxmgr.compression.verification import Evidence, Source, extracted
 from langchain_ctxmgr.errors import SummaryError
 from langchain_ctxmgr.prompt.layout import day, row, who
@@ -236,7 +236,7 @@ def _question(statements: Sequence[Statement], part: Sequence[Extract]) -> str:
             lines.append(day(record.at))
         said = row(slot=record.slot, speaker=record.speaker, role=record.role, text=text)
         lines.append(f"[m{number}] {said.partition(' ')[2]}")
-    return "".join(lines)
+    return sendable("".join(lines))
 
 
 class _Answer(BaseModel):
@@ -250,7 +250,13 @@ class _Answer(BaseModel):
     @classmethod
     def _known(cls, kind: object) -> object:
         """A kind nobody knows is a fact's."""
-        return kind if kind in set(Kind) else Kind.FACT
+        return kind if kind in list(Kind) else Kind.FACT
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _on_one_line(cls, text: object) -> object:
+        """Further lines could pose as messages where the notes are handed on."""
+        return sendable(" ".join(text.split())) if isinstance(text, str) else text
 
 
 def _answers(reply: AIMessage, max_tokens: int, counter: TokenCounter) -> list[_Answer]:
@@ -309,7 +315,7 @@ def _checked(
         instead = extracted(answer.text, evidence)
         if instead is not None:
             record = sources[instead.source]
-            text = f"{_shown(record)}: {instead.text}"
+            text = sendable(f"{_shown(record)}: {instead.text}")
             stands = Statement(kind=answer.kind, text=text, sources=(_cited(record),))
             if stands not in checked.statements:
                 checked.statements.append(stands)
