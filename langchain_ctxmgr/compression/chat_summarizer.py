@@ -9,13 +9,14 @@ it was. What is longer than the model takes at once is given to it in parts, non
 from __future__ import annotations
 
 import asyncio
+import json
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Final, NamedTuple
 
@@ -266,13 +267,15 @@ def _answers(reply: AIMessage, max_tokens: int, counter: TokenCounter) -> list[_
         SummaryError: If it refuses, is empty, too long, or states nothing that can be read.
     """
     text = reply.text.strip()
-    refusal = reply.additional_kwargs.get("refusal")
-    if refusal or reply.response_metadata.get("finish_reason") == "content_filter":
+    ends = {reply.response_metadata.get(name) for name in ("finish_reason", "stop_reason")}
+    if reply.additional_kwargs.get("refusal") or ends & _REFUSED:
         raise SummaryError("the model refused")
+    if ends & _CUT_OFF:
+        raise SummaryError("the model's answer is cut off at its output limit")
     if not text:
         raise SummaryError("the model's answer is empty")
     try:
-        answers = _ANSWERS.validate_python(parse_json_markdown(text))
+        answers = _ANSWERS.validate_python(parse_json_markdown(text, parser=_parsed))
     except ValueError:
         raise SummaryError(f"the model's answer is no list of statements: {text[:80]!r}") from None
     if sum(counter.text(answer.text) for answer in answers) > max_tokens:
@@ -281,6 +284,11 @@ def _answers(reply: AIMessage, max_tokens: int, counter: TokenCounter) -> list[_
 
 
 _ANSWERS: Final = TypeAdapter(list[_Answer])
+_parsed: Final = partial(json.loads, strict=False)
+"""Without the ends that LangChain's own parser adds: half a statement can say the opposite."""
+_REFUSED: Final = {"content_filter", "refusal", "SAFETY"}
+_CUT_OFF: Final = {"length", "max_tokens", "MAX_TOKENS"}
+"""What OpenAI, Anthropic and Gemini end an answer with that has no room for its end."""
 
 
 class _Checked(NamedTuple):

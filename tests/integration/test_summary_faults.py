@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from langchain_core.messages import HumanMessage
+from langchain_core.outputs import ChatResult
 
+from langchain_ctxmgr.errors import SummaryError
 from tests.integration.test_summaries import SCOPE, START, made, opened, talk
 from tests.scripted_summarizer import ScriptedSummarizer
+
+
+class Ending(ScriptedSummarizer):
+    """Ends each answer with a reason of its provider's."""
+
+    ends: dict[str, str]
+
+    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        result = super()._generate(*args, **kwargs)
+        result.generations[0].message.response_metadata = self.ends
+        return result
 
 
 def stating(text: str, *sources: str):
@@ -64,3 +78,21 @@ class TestText:
         with opened(tmp_path, ScriptedSummarizer(script=lambda _: answer)) as manager:
             manager.record(talk(20), scope=SCOPE, at=START)
             assert "Facts:\n- Locker 0" in manager.summarize(scope=SCOPE).text
+
+
+class TestAnswers:
+    @pytest.mark.parametrize(
+        ("ends", "why"),
+        [
+            ({"finish_reason": "length"}, "cut off"),
+            ({"stop_reason": "max_tokens"}, "cut off"),
+            ({"finish_reason": "content_filter"}, "refused"),
+            ({"stop_reason": "refusal"}, "refused"),
+        ],
+    )
+    def test_one_that_did_not_end_by_itself_is_no_summary(self, tmp_path, ends, why):
+        model = Ending(script=stating("Locker 0 holds parcel 1000."), ends=ends)
+        with opened(tmp_path, model, trigger_tokens=10**9) as manager:
+            manager.record(talk(20), scope=SCOPE, at=START)
+            with pytest.raises(SummaryError, match=why):
+                manager.summarize(scope=SCOPE)
