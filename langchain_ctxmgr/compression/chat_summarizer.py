@@ -32,7 +32,7 @@ from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.compression.extractive import Extract, extract
 from langchain_ctxmgr.compression.statements import Cited, Kind, Statement, fitting, sendable
 from langchain_ctxmgr.compression.verification import Evidence, Source, extracted
-from langchain_ctxmgr.errors import SummaryError
+from langchain_ctxmgr.errors import NoAnswerError, SummaryError
 from langchain_ctxmgr.prompt.layout import day, row, who
 from langchain_ctxmgr.records import LogRecord
 
@@ -361,7 +361,7 @@ class _Caller:
 
         def ask() -> None:
             try:
-                replies.put(self._model.invoke(messages, config=_CONFIG))
+                replies.put(self._asked(messages))
             except BaseException as error:  # noqa: BLE001 - raised by the caller below
                 replies.put(error)
 
@@ -369,9 +369,11 @@ class _Caller:
         try:
             reply = replies.get(timeout=self._seconds)
         except queue.Empty:
-            raise SummaryError(f"the model did not answer in {self._seconds:g} s") from None
-        if isinstance(reply, BaseException):
+            raise NoAnswerError(f"the model did not answer in {self._seconds:g} s") from None
+        if isinstance(reply, Exception):
             raise reply
+        if isinstance(reply, BaseException):  # a cancelled call, or one that ends its thread
+            raise NoAnswerError(f"the model ended with {reply!r}") from reply
         return reply
 
     async def ainvoke(self, messages: list[BaseMessage]) -> AIMessage:
@@ -380,7 +382,14 @@ class _Caller:
             async with asyncio.timeout(self._seconds):
                 return await self._model.ainvoke(messages, config=_CONFIG)
         except TimeoutError:
-            raise SummaryError(f"the model did not answer in {self._seconds:g} s") from None
+            raise NoAnswerError(f"the model did not answer in {self._seconds:g} s") from None
+
+    def _asked(self, messages: list[BaseMessage]) -> AIMessage:
+        """Its reply, from a loop of its own where the model answers on loops alone."""
+        try:
+            return self._model.invoke(messages, config=_CONFIG)
+        except NotImplementedError:
+            return asyncio.run(self._model.ainvoke(messages, config=_CONFIG))
 
 
 @cache

@@ -6,11 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.outputs import ChatResult
 
-from langchain_ctxmgr.errors import SummaryError
-from tests.integration.test_summaries import SCOPE, START, made, opened, talk
+from langchain_ctxmgr.errors import NoAnswerError, SummaryError
+from langchain_ctxmgr.events import Summarized
+from tests.integration.test_summaries import SCOPE, START, made, only, opened, talk
 from tests.scripted_summarizer import ScriptedSummarizer
 
 
@@ -23,6 +24,16 @@ class Ending(ScriptedSummarizer):
         result = super()._generate(*args, **kwargs)
         result.generations[0].message.response_metadata = self.ends
         return result
+
+
+class OnLoopsAlone(ScriptedSummarizer):
+    """Has no blocking call, like a model made for servers."""
+
+    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        raise NotImplementedError
+
+    async def _agenerate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        return super()._generate(messages)
 
 
 def stating(text: str, *sources: str):
@@ -95,4 +106,21 @@ class TestAnswers:
         with opened(tmp_path, model, trigger_tokens=10**9) as manager:
             manager.record(talk(20), scope=SCOPE, at=START)
             with pytest.raises(SummaryError, match=why):
+                manager.summarize(scope=SCOPE)
+
+    def test_a_model_without_a_blocking_call_is_asked_on_a_loop(self, tmp_path):
+        with opened(tmp_path, OnLoopsAlone()) as manager:
+            manager.record(talk(20), scope=SCOPE, at=START)
+            made(manager)
+            assert only(Summarized, manager)
+
+    def test_a_model_that_ends_its_thread_ends_no_other(self, tmp_path):
+        def script(_: str) -> str:
+            raise SystemExit("the model's client gave up")
+
+        with opened(tmp_path, ScriptedSummarizer(script=script)) as manager:
+            manager.record(talk(20), scope=SCOPE, at=START)
+            made(manager)
+            assert manager._summaries._worker._thread.is_alive()
+            with pytest.raises(NoAnswerError, match="gave up"):
                 manager.summarize(scope=SCOPE)
