@@ -174,6 +174,7 @@ class SummaryMaker:
     def _made(
         self, branch: Branch, section: Section, previous: RunningSummary | None
     ) -> Plan[RunningSummary]:
+        erasures = self._store.erasures
         records = yield from call(
             self._log.read, branch, from_slot=section.start_slot, before_slot=section.end_slot
         )
@@ -204,7 +205,7 @@ class SummaryMaker:
             supported=update.supported,
             cost_usd=None if taken is None else str(taken),
         )
-        yield from self._store.put(branch, section, summary)
+        yield from self._store.put(branch, section, summary, erasures=erasures)
         self._tell(branch, len(records), update, taken)
         return summary
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from langchain_core.outputs import ChatResult
 from langchain_ctxmgr.errors import NoAnswerError, SummaryError
 from langchain_ctxmgr.events import Summarized
 from tests.integration.test_summaries import SCOPE, START, made, only, opened, talk
-from tests.scripted_summarizer import ScriptedSummarizer
+from tests.scripted_summarizer import ScriptedSummarizer, honest
 
 
 class Ending(ScriptedSummarizer):
@@ -124,3 +125,45 @@ class TestAnswers:
             assert manager._summaries._worker._thread.is_alive()
             with pytest.raises(NoAnswerError, match="gave up"):
                 manager.summarize(scope=SCOPE)
+
+
+class TestErasing:
+    def test_what_is_erased_while_it_is_summed_up_stays_nowhere(self, tmp_path):
+        asked, go_on = threading.Event(), threading.Event()
+
+        def script(question: str) -> str:
+            asked.set()
+            assert go_on.wait(20)
+            return honest(question)
+
+        with opened(tmp_path, ScriptedSummarizer(script=script)) as manager:
+            manager.record(talk(20), scope=SCOPE, at=START)
+            assert asked.wait(20)
+            manager.forget(scope=SCOPE)
+            go_on.set()
+            made(manager)
+            assert not manager._summaries.store._here
+            assert not manager._parts.cache._entries
+        left = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+        assert b"parcel 1000" not in left
+
+
+class TestRemaking:
+    def test_other_processes_find_the_new_one(self, tmp_path):
+        scripts = [honest, stating("Locker 0 holds parcel 1000.")]
+
+        def script(question: str) -> str:
+            return scripts[0](question)
+
+        model = ScriptedSummarizer(script=script)
+        with opened(tmp_path, model, trigger_tokens=10**9) as manager:
+            manager.record(talk(40), scope=SCOPE, at=START)
+            manager.summarize(scope=SCOPE)
+            store = manager._summaries.store
+            store._here.clear()
+            manager.summarize(scope=SCOPE)
+            del scripts[0]
+            again = manager.resummarize(scope=SCOPE)
+            store._here.clear()
+            assert manager.summarize(scope=SCOPE) == again
+            assert store.look_ups.cache
