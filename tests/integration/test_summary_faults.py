@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
+import time
 from typing import Any
 
 import pytest
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.outputs import ChatResult
 
+from langchain_ctxmgr import Scope
 from langchain_ctxmgr.errors import NoAnswerError, SummaryError
-from langchain_ctxmgr.events import Summarized
+from langchain_ctxmgr.events import Degraded, Summarized
 from tests.integration.test_summaries import SCOPE, START, made, only, opened, talk
 from tests.scripted_summarizer import ScriptedSummarizer, honest
 
@@ -167,3 +170,85 @@ class TestRemaking:
             store._here.clear()
             assert manager.summarize(scope=SCOPE) == again
             assert store.look_ups.cache
+
+
+class TestAtOnce:
+    def test_no_section_is_paid_for_twice(self, tmp_path):
+        def script(question: str) -> str:
+            time.sleep(0.1)
+            return honest(question)
+
+        model = ScriptedSummarizer(script=script)
+        with opened(tmp_path, model) as manager, opened(tmp_path, model) as other:
+            manager.record(talk(40), scope=SCOPE, at=START)
+            asking = [
+                threading.Thread(target=each.summarize, kwargs={"scope": SCOPE})
+                for each in (manager, manager, other)
+            ]
+            for thread in asking:
+                thread.start()
+            for thread in asking:
+                thread.join(30)
+            made(manager)
+        assert len(model.questions) == len(set(model.questions)) > 1
+
+    async def test_a_cancelled_one_leaves_the_thread_free(self, tmp_path):
+        asked = threading.Event()
+
+        class Hanging(ScriptedSummarizer):
+            async def _agenerate(self, *_: Any, **__: Any) -> ChatResult:
+                asked.set()
+                await asyncio.sleep(60)
+                raise AssertionError
+
+        with opened(tmp_path, Hanging(), trigger_tokens=10**9) as manager:
+            await manager.arecord(talk(20), scope=SCOPE, at=START)
+            task = asyncio.create_task(manager.asummarize(scope=SCOPE))
+            assert await asyncio.to_thread(asked.wait, 20)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            made_after = await asyncio.to_thread(manager.summarize, scope=SCOPE)
+            assert "parcel 1000." in made_after.text
+
+
+class TestOthers:
+    def test_a_thread_without_usable_answers_holds_up_no_other(self, tmp_path):
+        def script(question: str) -> str:
+            return "I cannot." if "canary" in question else honest(question)
+
+        model = ScriptedSummarizer(script=script)
+        refused = Scope(tenant_id="acme", thread_id="refused")
+        said = [HumanMessage(f"canary {n} {'x y ' * 30}", id=f"c{n}") for n in range(11)]
+        with opened(tmp_path, model) as manager:
+            manager.record(said, scope=refused, at=START)
+            manager.record(talk(20), scope=SCOPE, at=START)
+            made(manager)
+            assert {event.thread_id for event in only(Summarized, manager)} == {"t"}
+            manager.record(HumanMessage("Go on."), scope=refused, at=START)
+            made(manager)
+            (told,) = only(Degraded, manager)
+            assert "no list" in told.reason
+            assert sum("canary" in question for question in model.questions) == 1
+            manager.record(
+                [HumanMessage(f"A word more: {n} {'y z ' * 90}") for n in range(9)],
+                scope=refused,
+                at=START,
+            )
+            made(manager)
+            assert sum("canary" in question for question in model.questions) == 2
+
+    def test_a_request_that_the_provider_does_not_take_holds_up_no_other(self, tmp_path):
+        def script(question: str) -> str:
+            if "canary" in question:
+                error = RuntimeError("content management policy")
+                error.status_code = 400
+                raise error
+            return honest(question)
+
+        with opened(tmp_path, ScriptedSummarizer(script=script)) as manager:
+            said = HumanMessage(f"canary {'x y ' * 400}", id="c")
+            manager.record(said, scope=Scope(tenant_id="acme", thread_id="a"), at=START)
+            manager.record(talk(20), scope=SCOPE, at=START)
+            made(manager)
+            assert only(Summarized, manager)
