@@ -12,10 +12,10 @@ import pytest
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.outputs import ChatResult
 
-from langchain_ctxmgr import Scope
+from langchain_ctxmgr import ContextManager, Scope
 from langchain_ctxmgr.errors import NoAnswerError, SummaryError
 from langchain_ctxmgr.events import Degraded, Summarized
-from tests.integration.test_summaries import SCOPE, START, made, only, opened, talk
+from tests.integration.test_summaries import BUDGET, SCOPE, START, made, only, opened, talk
 from tests.scripted_summarizer import ScriptedSummarizer, honest
 
 
@@ -252,3 +252,45 @@ class TestOthers:
             manager.record(talk(20), scope=SCOPE, at=START)
             made(manager)
             assert only(Summarized, manager)
+
+    def test_a_tenant_whose_summaries_fail_is_asked_for_after_the_others(
+        self, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr("langchain_ctxmgr.memory.breaker.REST_SECONDS", 0.2)
+        monkeypatch.setattr("langchain_ctxmgr.summaries.worker._RETRY_SECONDS", 0.02)
+
+        def script(question: str) -> str:
+            if "canary" in question:
+                raise RuntimeError("overloaded")
+            return honest(question)
+
+        with opened(tmp_path, ScriptedSummarizer(script=script)) as manager:
+            said = HumanMessage(f"canary {'x y ' * 400}", id="c")
+            manager.record(said, scope=Scope(tenant_id="aaa", thread_id="a"), at=START)
+            made(manager)
+            manager.record(talk(20), scope=SCOPE, at=START)
+            give_up = time.monotonic() + 20
+            while not only(Summarized, manager):
+                assert time.monotonic() < give_up
+                time.sleep(0.02)
+
+    def test_a_log_that_cannot_be_read_at_first_is_looked_at_later(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("langchain_ctxmgr.memory.breaker.REST_SECONDS", 0.1)
+        monkeypatch.setattr("langchain_ctxmgr.summaries.worker._RETRY_SECONDS", 0.02)
+        with ContextManager.open(tmp_path, model="gpt-4o-mini", budget=BUDGET) as manager:
+            manager.record(talk(20), scope=SCOPE, at=START)
+        with opened(tmp_path, ScriptedSummarizer()) as manager:
+            names, failures = manager._log.tenants, iter([OSError("gone"), OSError("gone")])
+
+            def tenants() -> list[str]:
+                for error in failures:
+                    raise error
+                return names()
+
+            monkeypatch.setattr(manager._summaries._worker, "_tenants", tenants)
+            other = Scope(tenant_id="globex", thread_id="x")
+            manager.record(HumanMessage("hello"), scope=other)
+            give_up = time.monotonic() + 20
+            while not only(Summarized, manager):
+                assert time.monotonic() < give_up
+                time.sleep(0.02)
