@@ -352,11 +352,17 @@ class SummaryMaker:
         if used is not None:
             spent.input_tokens += used["input_tokens"]
             spent.output_tokens += used["output_tokens"]
+        today = (tenant_id, self._now().date())
         if price is None:
             spent.unpriced_calls += 1
+            if self._summarizer.max_cost_per_day is not None:
+                why = "cannot be held to what they may take: the price of a call is unknown"
+                self._tell_once(today, why, "calls whose cost is not counted")
             return
-        today = (tenant_id, self._now().date())
         spent.cost_usd += price
+        for tenant_day in list(spent.by_day):
+            if tenant_day[1] < today[1]:
+                spent.by_day.pop(tenant_day, None)
         spent.by_day[today] = spent.by_day.get(today, Decimal(0)) + price
 
     def _is_over_cap(self, tenant_id: str) -> bool:
@@ -364,9 +370,14 @@ class SummaryMaker:
         cap, today = self._summarizer.max_cost_per_day, (tenant_id, self._now().date())
         if cap is None or self.spent.by_day.get(today, Decimal(0)) < cap:
             return False
-        if today not in self._is_capped:
-            self._is_capped.add(today)
-            reason = f"summaries of {tenant_id!r} took {cap} USD today, as much as they may"
-            fallback = "sentences extracted from the log"
-            emit(self._listeners, Degraded(part="summarizer", reason=reason, fallback=fallback))
+        why = f"took {cap} USD today, as much as they may"
+        self._tell_once(today, why, "sentences extracted from the log")
         return True
+
+    def _tell_once(self, today: tuple[str, date], why: str, fallback: str) -> None:
+        """Tell once a day of a tenant's cap that is reached, or that cannot be held."""
+        if today in self._is_capped:
+            return
+        self._is_capped = {each for each in self._is_capped if each[1] >= today[1]} | {today}
+        reason = f"summaries of {today[0]!r} {why}"
+        emit(self._listeners, Degraded(part="summarizer", reason=reason, fallback=fallback))

@@ -6,6 +6,8 @@ import asyncio
 import json
 import threading
 import time
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -15,7 +17,16 @@ from langchain_core.outputs import ChatResult
 from langchain_ctxmgr import ContextManager, Scope
 from langchain_ctxmgr.errors import NoAnswerError, SummaryError
 from langchain_ctxmgr.events import Degraded, Summarized
-from tests.integration.test_summaries import BUDGET, SCOPE, START, made, only, opened, talk
+from tests.integration.test_summaries import (
+    BUDGET,
+    SCOPE,
+    START,
+    made,
+    only,
+    opened,
+    summarizer,
+    talk,
+)
 from tests.scripted_summarizer import ScriptedSummarizer, honest
 
 
@@ -294,3 +305,32 @@ class TestOthers:
             while not only(Summarized, manager):
                 assert time.monotonic() < give_up
                 time.sleep(0.02)
+
+
+class TestCap:
+    def test_one_that_cannot_be_held_is_told_of_once(self, tmp_path):
+        model = ScriptedSummarizer(model_name="nobody-knows-it")
+        with opened(tmp_path, model, max_cost_per_day=Decimal(1)) as manager:
+            manager.record(talk(80), scope=SCOPE, at=START)
+            made(manager)
+            (told,) = only(Degraded, manager)
+            assert "the price of a call is unknown" in told.reason
+            assert manager.stats()["summaries"]["unpriced_calls"] == len(model.questions) > 1
+
+    def test_figures_of_days_gone_by_are_not_kept(self, tmp_path):
+        day = [START]
+        with ContextManager.open(
+            tmp_path,
+            model="gpt-4o-mini",
+            budget=BUDGET,
+            summarizer=summarizer(ScriptedSummarizer(), max_cost_per_day=Decimal("0.000001")),
+            clock=lambda: day[0],
+        ) as manager:
+            for later in range(3):
+                day[0] = START + timedelta(days=later)
+                said = talk(20, first=20 * later)
+                manager.record(said, scope=SCOPE)
+                made(manager)
+            maker = manager._summaries._maker
+            assert set(maker.spent.by_day) == {("acme", day[0].date())}
+            assert maker._is_capped <= {("acme", day[0].date())}
