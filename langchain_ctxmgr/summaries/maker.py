@@ -31,6 +31,7 @@ from langchain_ctxmgr.compression.statements import RunningSummary
 from langchain_ctxmgr.errors import NoAnswerError, StorageError, SummaryError
 from langchain_ctxmgr.events import Degraded, Listener, Summarized, emit
 from langchain_ctxmgr.memory.breaker import Breaker
+from langchain_ctxmgr.prompt.validity import role_of
 from langchain_ctxmgr.records import Branch, LogRecord, Scope
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.summaries.store import Section, SummaryStore
@@ -266,6 +267,8 @@ class SummaryMaker:
         records = yield from call(
             self._log.read, branch, from_slot=section.start_slot, before_slot=section.end_slot
         )
+        # System text leads each prompt as it is: told again as notes it would be no more than data.
+        records = [record for record in records if role_of(record.message) != "system"]
         statements = () if previous is None else previous.statements
         cited: dict[str, LogRecord] = {}
         for source in dict.fromkeys(s for each in statements for s in each.sources):

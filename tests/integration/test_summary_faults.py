@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from langchain_core.outputs import ChatResult
 
 from langchain_ctxmgr import ContextManager, Scope
@@ -104,6 +104,15 @@ class TestText:
         with opened(tmp_path, ScriptedSummarizer(script=lambda _: answer)) as manager:
             manager.record(talk(20), scope=SCOPE, at=START)
             assert "Facts:\n- Locker 0" in manager.summarize(scope=SCOPE).text
+
+    def test_system_text_is_not_summed_up(self, tmp_path):
+        model = ScriptedSummarizer()
+        with opened(tmp_path, model) as manager:
+            rules = SystemMessage("Rule 12: never name canary-7.", id="s")
+            manager.record([rules, *talk(20)], scope=SCOPE, at=START)
+            made(manager)
+            assert model.questions
+            assert not any("canary-7" in question for question in model.questions)
 
 
 class TestAnswers:
