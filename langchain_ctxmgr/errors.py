@@ -48,5 +48,9 @@ class SummaryError(RuntimeError):
     """A chat model's answer cannot be used as a summary; the one before it stays."""
 
 
+class NoAnswerError(SummaryError):
+    """A chat model gave no answer at all, in its time or ever."""
+
+
 class UnknownModelError(LookupError):
     """Nothing is known of a model's window; the message says how to register it."""

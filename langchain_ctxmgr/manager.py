@@ -517,7 +517,8 @@ class ContextManager(Closable):
         """The chat model's summary of a thread, brought up to date now.
 
         It covers whole sections (`ChatSummarizer.section_tokens`); empty before the first is
-        complete. Otherwise it is made beside the turns, by itself.
+        complete. Otherwise it is made beside the turns, by itself. Where that is under way, here
+        or in another process, it is waited for.
 
         Raises:
             ValueError: If the manager has no chat model for summaries.

@@ -9,13 +9,14 @@ it was. What is longer than the model takes at once is given to it in parts, non
 from __future__ import annotations
 
 import asyncio
+import json
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Final, NamedTuple
 
@@ -29,10 +30,10 @@ from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.analysis import message_text
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.compression.extractive import Extract, extract
-from langchain_ctxmgr.compression.statements import Cited, Kind, Statement, fitting
+from langchain_ctxmgr.compression.statements import Cited, Kind, Statement, fitting, sendable
 from langchain_ctxmgr.compression.verification import Evidence, Source, extracted
-from langchain_ctxmgr.errors import SummaryError
-from langchain_ctxmgr.prompt.layout import day, row
+from langchain_ctxmgr.errors import NoAnswerError, SummaryError
+from langchain_ctxmgr.prompt.layout import day, row, who
 from langchain_ctxmgr.records import LogRecord
 
 _CONFIG: Final[RunnableConfig] = {
@@ -236,7 +237,7 @@ def _question(statements: Sequence[Statement], part: Sequence[Extract]) -> str:
             lines.append(day(record.at))
         said = row(slot=record.slot, speaker=record.speaker, role=record.role, text=text)
         lines.append(f"[m{number}] {said.partition(' ')[2]}")
-    return "".join(lines)
+    return sendable("".join(lines))
 
 
 class _Answer(BaseModel):
@@ -250,7 +251,13 @@ class _Answer(BaseModel):
     @classmethod
     def _known(cls, kind: object) -> object:
         """A kind nobody knows is a fact's."""
-        return kind if kind in set(Kind) else Kind.FACT
+        return kind if kind in list(Kind) else Kind.FACT
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _on_one_line(cls, text: object) -> object:
+        """Further lines could pose as messages where the notes are handed on."""
+        return sendable(" ".join(text.split())) if isinstance(text, str) else text
 
 
 def _answers(reply: AIMessage, max_tokens: int, counter: TokenCounter) -> list[_Answer]:
@@ -260,13 +267,15 @@ def _answers(reply: AIMessage, max_tokens: int, counter: TokenCounter) -> list[_
         SummaryError: If it refuses, is empty, too long, or states nothing that can be read.
     """
     text = reply.text.strip()
-    refusal = reply.additional_kwargs.get("refusal")
-    if refusal or reply.response_metadata.get("finish_reason") == "content_filter":
+    ends = {reply.response_metadata.get(name) for name in ("finish_reason", "stop_reason")}
+    if reply.additional_kwargs.get("refusal") or ends & _REFUSED:
         raise SummaryError("the model refused")
+    if ends & _CUT_OFF:
+        raise SummaryError("the model's answer is cut off at its output limit")
     if not text:
         raise SummaryError("the model's answer is empty")
     try:
-        answers = _ANSWERS.validate_python(parse_json_markdown(text))
+        answers = _ANSWERS.validate_python(parse_json_markdown(text, parser=_parsed))
     except ValueError:
         raise SummaryError(f"the model's answer is no list of statements: {text[:80]!r}") from None
     if sum(counter.text(answer.text) for answer in answers) > max_tokens:
@@ -275,6 +284,11 @@ def _answers(reply: AIMessage, max_tokens: int, counter: TokenCounter) -> list[_
 
 
 _ANSWERS: Final = TypeAdapter(list[_Answer])
+_parsed: Final = partial(json.loads, strict=False)
+"""Without the ends that LangChain's own parser adds: half a statement can say the opposite."""
+_REFUSED: Final = {"content_filter", "refusal", "SAFETY"}
+_CUT_OFF: Final = {"length", "max_tokens", "MAX_TOKENS"}
+"""What OpenAI, Anthropic and Gemini end an answer with that has no room for its end."""
 
 
 class _Checked(NamedTuple):
@@ -309,7 +323,7 @@ def _checked(
         instead = extracted(answer.text, evidence)
         if instead is not None:
             record = sources[instead.source]
-            text = f"{_speaker(record)}: {instead.text}"
+            text = sendable(f"{_shown(record)}: {instead.text}")
             stands = Statement(kind=answer.kind, text=text, sources=(_cited(record),))
             if stands not in checked.statements:
                 checked.statements.append(stands)
@@ -328,6 +342,12 @@ def _speaker(record: LogRecord) -> str:
     return record.speaker or _ROLES.get(record.role, record.role)
 
 
+def _shown(record: LogRecord) -> str:
+    """Who says it, where a summary quotes it: a name that poses as a role is no speaker's."""
+    name = (record.speaker or "").strip()
+    return who(name, record.role) if name else _ROLES.get(record.role, record.role)
+
+
 class _Caller:
     """One call of the model, given up when its time is over."""
 
@@ -341,7 +361,7 @@ class _Caller:
 
         def ask() -> None:
             try:
-                replies.put(self._model.invoke(messages, config=_CONFIG))
+                replies.put(self._asked(messages))
             except BaseException as error:  # noqa: BLE001 - raised by the caller below
                 replies.put(error)
 
@@ -349,9 +369,11 @@ class _Caller:
         try:
             reply = replies.get(timeout=self._seconds)
         except queue.Empty:
-            raise SummaryError(f"the model did not answer in {self._seconds:g} s") from None
-        if isinstance(reply, BaseException):
+            raise NoAnswerError(f"the model did not answer in {self._seconds:g} s") from None
+        if isinstance(reply, Exception):
             raise reply
+        if isinstance(reply, BaseException):  # a cancelled call, or one that ends its thread
+            raise NoAnswerError(f"the model ended with {reply!r}") from reply
         return reply
 
     async def ainvoke(self, messages: list[BaseMessage]) -> AIMessage:
@@ -360,7 +382,14 @@ class _Caller:
             async with asyncio.timeout(self._seconds):
                 return await self._model.ainvoke(messages, config=_CONFIG)
         except TimeoutError:
-            raise SummaryError(f"the model did not answer in {self._seconds:g} s") from None
+            raise NoAnswerError(f"the model did not answer in {self._seconds:g} s") from None
+
+    def _asked(self, messages: list[BaseMessage]) -> AIMessage:
+        """Its reply, from a loop of its own where the model answers on loops alone."""
+        try:
+            return self._model.invoke(messages, config=_CONFIG)
+        except NotImplementedError:
+            return asyncio.run(self._model.ainvoke(messages, config=_CONFIG))
 
 
 @cache

@@ -121,6 +121,11 @@ def _statement(kind: str, text: str, sources: Sequence[Any]) -> Statement:
     return Statement(kind=Kind(kind), text=text, sources=cited)
 
 
+def sendable(text: str) -> str:
+    """`text` with a question mark for each lone surrogate: no provider takes one."""
+    return text.encode(errors="replace").decode()
+
+
 def fitting(
     statements: Sequence[Statement], max_tokens: int, counter: TokenCounter
 ) -> list[Statement]:

@@ -65,16 +65,25 @@ class Cached:
             return kept
         self._misses += 1
         made = yield from make()
-        is_kept = yield from self._put(scope, key, made, ttl)
-        if is_kept and self._erasures != erasures:
-            # Something was erased while this value was made of it, perhaps: it goes too.
-            yield from call(self._cache.forget, scope)
+        yield from self._keep(scope, key, made, ttl, erasures)
         return made
+
+    def put(self, scope: Scope, key: str, value: bytes, *, ttl: timedelta) -> Plan[None]:
+        """Keep `value` under `key` for `ttl`, in place of what is kept there."""
+        yield from self._keep(scope, key, value, ttl, self._erasures)
 
     def erase(self, scope: Scope) -> Plan[int]:
         """Erase what is kept within `scope`; how many values. Never degrades."""
         self._erasures += 1
         return (yield from call(self._cache.forget, scope))
+
+    def _keep(
+        self, scope: Scope, key: str, value: bytes, ttl: timedelta, erasures: int
+    ) -> Plan[None]:
+        is_kept = yield from self._put(scope, key, value, ttl)
+        if is_kept and self._erasures != erasures:
+            # Something was erased while this value was made of it, perhaps: it goes too.
+            yield from call(self._cache.forget, scope)
 
     def _get(self, scope: Scope, key: str) -> Plan[bytes | None]:
         """The boundary for reading: any failure is a miss."""

@@ -97,7 +97,7 @@ def row(*, slot: int, speaker: str | None, role: str, text: str) -> str:
     """
     lines = [kept for line in text.splitlines() if (kept := line.rstrip())]
     said = "\n ".join(lines).lstrip()
-    return _FENCE.sub("&lt;", f"{slot} {_who(speaker or '', role)}: {said}\n")
+    return _FENCE.sub("&lt;", f"{slot} {who(speaker or '', role)}: {said}\n")
 
 
 def note(*, text: str, slots: Sequence[int]) -> str:
@@ -109,7 +109,8 @@ def note(*, text: str, slots: Sequence[int]) -> str:
 
 
 @lru_cache(maxsize=1_024)
-def _who(speaker: str, role: str) -> str:
+def who(speaker: str, role: str) -> str:
+    """Who says something, as a line shows it: a plain name, or the role ahead of any other."""
     label = _LABELS.get(role, role)
     name = " ".join(speaker.split())
     if not name:

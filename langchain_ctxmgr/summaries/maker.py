@@ -2,18 +2,24 @@
 
 How far a tenant's log has been looked at is marked in the log itself, after the work is done:
 a process that dies leaves the mark where it was, and whichever looks next goes on from there.
-One at a time works for a tenant, by a claim that ends by itself when its holder dies, and what
-is finished is found again by its key: so no section is paid for twice.
+One at a time works for a thread, by a claim that ends by itself when its holder dies, and what
+is finished is found again by its key: so no section is paid for twice. A thread whose messages
+the model gives no usable answer for holds up no other: it waits until a section more was said.
 """
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from hashlib import sha256
+from typing import Final, NamedTuple, TypeVar
 
 from langchain_core.messages import AIMessage
 
@@ -22,14 +28,22 @@ from langchain_ctxmgr.budget.costs import cost
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.compression.chat_summarizer import ChatSummarizer, Update
 from langchain_ctxmgr.compression.statements import RunningSummary
+from langchain_ctxmgr.errors import NoAnswerError, StorageError, SummaryError
 from langchain_ctxmgr.events import Degraded, Listener, Summarized, emit
 from langchain_ctxmgr.memory.breaker import Breaker
+from langchain_ctxmgr.prompt.validity import role_of
 from langchain_ctxmgr.records import Branch, LogRecord, Scope
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.summaries.store import Section, SummaryStore
 
+T = TypeVar("T")
+
 _TASK: Final = "summaries"
-"""Names the claim, and the mark of how far the log was looked at."""
+"""Names the mark of how far the log was looked at, and the claims ahead of a thread's digest."""
+_PAUSE_SECONDS: Final = 0.05
+"""How long one who is asked for a summary waits before it looks again whether it is made."""
+_NOT_TAKEN: Final = (400, 413, 422)
+"""How a provider refuses a request for what it says; other failures are the provider's own."""
 _SLACK: Final = timedelta(seconds=5)
 """What a claim lasts beyond the time-out of the model's call it is for."""
 _READ: Final = 512
@@ -50,6 +64,48 @@ class Spent:
     unpriced_calls: int = 0
     by_day: dict[tuple[str, date], Decimal] = field(default_factory=dict[tuple[str, date], Decimal])
     """USD by tenant and day (UTC)."""
+
+
+class _Claim(NamedTuple):
+    """The right to make a thread's summary."""
+
+    tenant_id: str
+    task: str
+    holder: str
+
+    @classmethod
+    def of(cls, branch: Branch) -> _Claim:
+        """One for a holder of its own: each run is another's rival, in one process too."""
+        thread = sha256(branch.thread_id.encode("utf-8", "surrogatepass")).hexdigest()
+        return cls(branch.tenant_id, f"{_TASK} {thread[:32]}", uuid.uuid4().hex)
+
+
+class _Made(NamedTuple):
+    """A finished summary; 0 and None where there is none."""
+
+    number: int
+    """Of the section that it reaches to the end of."""
+    summary: RunningSummary | None
+
+
+class _Moment:
+    """Waiting for another run, blocking and on an event loop."""
+
+    def sleep(self) -> None:
+        time.sleep(_PAUSE_SECONDS)
+
+    async def asleep(self) -> None:
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+_moment: Final = _Moment()
+
+
+def _is_of_the_messages(error: Exception) -> bool:
+    """Whether what failed is this summary, rather than the model or the log."""
+    if isinstance(error, SummaryError):
+        return not isinstance(error, NoAnswerError)
+    return getattr(error, "status_code", None) in _NOT_TAKEN
 
 
 class SummaryMaker:
@@ -83,7 +139,7 @@ class SummaryMaker:
         self._trigger_tokens = trigger_tokens
         self._listeners = listeners
         self._now = now
-        self._holder = uuid.uuid4().hex
+        self._refused: dict[tuple[str, str], int] = {}
         self._is_capped: set[tuple[str, date]] = set()
         self.breaker = Breaker("summarizer", "sentences extracted from the log", listeners)
         self.spent = Spent()
@@ -96,10 +152,7 @@ class SummaryMaker:
         The boundary for the summarizer: its failures are events, and what is missing is made
         by a later run.
         """
-        if not self.breaker.is_closed:
-            return False
-        release = self._log.release
-        if not (yield from self._claimed(tenant_id)):
+        if self.is_resting:
             return False
         try:
             with self.breaker.asking() as asked:
@@ -108,9 +161,16 @@ class SummaryMaker:
         except Exception as error:  # noqa: BLE001 - the boundary this docstring names
             self.breaker.failed(error)
             return False
-        finally:
-            yield from call(release, tenant_id, _TASK, self._holder)
         return is_done
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether the model failed a moment ago: nothing is made then."""
+        return not self.breaker.is_closed
+
+    def failed(self, error: Exception) -> None:
+        """Rest, and tell of `error`."""
+        self.breaker.failed(error)
 
     def update(self, scope: Scope) -> Plan[RunningSummary | None]:
         """The summary of a thread's newest branch, made as far as its sections are complete.
@@ -120,13 +180,22 @@ class SummaryMaker:
         Raises:
             SummaryError: If the model's answer cannot be used. What it raises itself passes.
         """
-        branch = yield from call(self._log.branch, scope)
-        return (yield from self._up_to_date(branch, anew=False))
+        return (yield from self._asked_for(scope, anew=False))
 
     def remake(self, scope: Scope) -> Plan[RunningSummary | None]:
         """`update` from the first message on, whatever is kept."""
+        return (yield from self._asked_for(scope, anew=True))
+
+    def _asked_for(self, scope: Scope, *, anew: bool) -> Plan[RunningSummary | None]:
         branch = yield from call(self._log.branch, scope)
-        return (yield from self._up_to_date(branch, anew=True))
+        if not anew:
+            made = yield from self._newest(branch)
+            if made.number >= self._store.complete(branch):
+                return made.summary
+        claim = _Claim.of(branch)
+        while not (yield from self._claimed(claim)):
+            yield from call(_moment.sleep)
+        return (yield from self._alone(claim, self._up_to_date(branch, claim, anew=anew)))
 
     def _followed(self, tenant_id: str, is_ending: Callable[[], bool]) -> Plan[bool]:
         marks = yield from call(self._log.marks, tenant_id, _TASK)
@@ -147,36 +216,59 @@ class SummaryMaker:
         branch = yield from call(self._log.branch, Scope(tenant_id=tenant_id, thread_id=thread_id))
         if branch.head is None or branch.head.total_tokens < self._trigger_tokens:
             return True
+        complete, own = self._store.complete(branch), (tenant_id, thread_id)
+        if self._refused.get(own) == complete:
+            return True
+        if (yield from self._newest(branch)).number >= complete:
+            return True
         if self._is_over_cap(tenant_id):
             return False
-        yield from self._up_to_date(branch, anew=False)
+        claim = _Claim.of(branch)
+        if not (yield from self._claimed(claim)):
+            return False
+        try:
+            yield from self._alone(claim, self._up_to_date(branch, claim, anew=False))
+        except Exception as error:
+            if not _is_of_the_messages(error):
+                raise
+            self._refused[own] = complete
+            self.breaker.refused(error)
+        else:
+            self._refused.pop(own, None)
         return True
 
-    def _up_to_date(self, branch: Branch, *, anew: bool) -> Plan[RunningSummary | None]:
-        complete = self._store.complete(branch)
-        number, summary = 0, None
-        if not anew:
-            made = yield from self._store.made(branch)
-            for earlier in range(min(made, complete), 0, -1):
-                section = yield from self._store.section(branch, earlier)
-                if section is not None:
-                    summary = yield from self._store.get(branch, section)
+    def _newest(self, branch: Branch) -> Plan[_Made]:
+        """The newest summary of `branch` there is."""
+        made = yield from self._store.made(branch)
+        for number in range(min(made, self._store.complete(branch)), 0, -1):
+            section = yield from self._store.section(branch, number)
+            if section is not None:
+                summary = yield from self._store.get(branch, section)
                 if summary is not None:
-                    number = earlier
-                    break
-        for due in range(number + 1, complete + 1):
+                    return _Made(number, summary)
+        return _Made(0, None)
+
+    def _up_to_date(
+        self, branch: Branch, claim: _Claim, *, anew: bool
+    ) -> Plan[RunningSummary | None]:
+        # Looked up with the claim in hand: who had it before may have made what was due.
+        number, summary = _Made(0, None) if anew else (yield from self._newest(branch))
+        for due in range(number + 1, self._store.complete(branch) + 1):
             section = yield from self._store.section(branch, due)
             if section is None or self._is_over_cap(branch.tenant_id):
                 break
-            summary = yield from self._made(branch, section, summary)
+            summary = yield from self._made(branch, section, summary, claim)
         return summary
 
     def _made(
-        self, branch: Branch, section: Section, previous: RunningSummary | None
+        self, branch: Branch, section: Section, previous: RunningSummary | None, claim: _Claim
     ) -> Plan[RunningSummary]:
+        erasures = self._store.erasures
         records = yield from call(
             self._log.read, branch, from_slot=section.start_slot, before_slot=section.end_slot
         )
+        # System text leads each prompt as it is: told again as notes it would be no more than data.
+        records = [record for record in records if role_of(record.message) != "system"]
         statements = () if previous is None else previous.statements
         cited: dict[str, LogRecord] = {}
         for source in dict.fromkeys(s for each in statements for s in each.sources):
@@ -186,7 +278,8 @@ class SummaryMaker:
         before = (self.spent.cost_usd, self.spent.unpriced_calls)
         update = Update(list(statements), 0, [])
         for part in self._summarizer.parts(records, self._counter):
-            yield from self._claimed(branch.tenant_id)
+            if not (yield from self._claimed(claim)):
+                raise SummaryError("another process makes this summary by now")
             after = yield from self._summarizer.update(
                 update.statements,
                 part,
@@ -204,14 +297,34 @@ class SummaryMaker:
             supported=update.supported,
             cost_usd=None if taken is None else str(taken),
         )
-        yield from self._store.put(branch, section, summary)
+        yield from self._store.put(branch, section, summary, erasures=erasures)
         self._tell(branch, len(records), update, taken)
         return summary
 
-    def _claimed(self, tenant_id: str) -> Plan[bool]:
-        """Whether this maker alone works for the tenant during the next call."""
+    def _claimed(self, claim: _Claim) -> Plan[bool]:
+        """Whether its holder alone makes the thread's summary during the next call."""
         duration = self._summarizer.timeout + _SLACK
-        return (yield from call(self._log.claim, tenant_id, _TASK, self._holder, duration))
+        return (yield from call(self._log.claim, *claim, duration))
+
+    def _alone(self, claim: _Claim, work: Plan[T]) -> Plan[T]:
+        """What `work` gives; the claim is given back whatever becomes of it.
+
+        By a thread when its task is cancelled: a plan that is closed can wait for nothing.
+        """
+        try:
+            done = yield from work
+        except GeneratorExit:
+            threading.Thread(target=self._give_back, args=(claim,), daemon=True).start()
+            raise
+        except BaseException:
+            yield from call(self._log.release, *claim)
+            raise
+        yield from call(self._log.release, *claim)
+        return done
+
+    def _give_back(self, claim: _Claim) -> None:
+        with suppress(StorageError):  # it ends by itself
+            self._log.release(*claim)
 
     def _tell(self, branch: Branch, messages: int, update: Update, taken: Decimal | None) -> None:
         emit(
@@ -242,11 +355,17 @@ class SummaryMaker:
         if used is not None:
             spent.input_tokens += used["input_tokens"]
             spent.output_tokens += used["output_tokens"]
+        today = (tenant_id, self._now().date())
         if price is None:
             spent.unpriced_calls += 1
+            if self._summarizer.max_cost_per_day is not None:
+                why = "cannot be held to what they may take: the price of a call is unknown"
+                self._tell_once(today, why, "calls whose cost is not counted")
             return
-        today = (tenant_id, self._now().date())
         spent.cost_usd += price
+        for tenant_day in list(spent.by_day):
+            if tenant_day[1] < today[1]:
+                spent.by_day.pop(tenant_day, None)
         spent.by_day[today] = spent.by_day.get(today, Decimal(0)) + price
 
     def _is_over_cap(self, tenant_id: str) -> bool:
@@ -254,9 +373,14 @@ class SummaryMaker:
         cap, today = self._summarizer.max_cost_per_day, (tenant_id, self._now().date())
         if cap is None or self.spent.by_day.get(today, Decimal(0)) < cap:
             return False
-        if today not in self._is_capped:
-            self._is_capped.add(today)
-            reason = f"summaries of {tenant_id!r} took {cap} USD today, as much as they may"
-            fallback = "sentences extracted from the log"
-            emit(self._listeners, Degraded(part="summarizer", reason=reason, fallback=fallback))
+        why = f"took {cap} USD today, as much as they may"
+        self._tell_once(today, why, "sentences extracted from the log")
         return True
+
+    def _tell_once(self, today: tuple[str, date], why: str, fallback: str) -> None:
+        """Tell once a day of a tenant's cap that is reached, or that cannot be held."""
+        if today in self._is_capped:
+            return
+        self._is_capped = {each for each in self._is_capped if each[1] >= today[1]} | {today}
+        reason = f"summaries of {today[0]!r} {why}"
+        emit(self._listeners, Degraded(part="summarizer", reason=reason, fallback=fallback))

@@ -160,17 +160,27 @@ class SummaryStore:
         self._keep_here(own, found, erasures)
         return found
 
-    def put(self, branch: Branch, section: Section, summary: RunningSummary) -> Plan[None]:
-        """Keep a summary, unless what it was made from is erased by now."""
-        erasures = self._erasures
+    @property
+    def erasures(self) -> int:
+        """How often something was erased here; for `put`, as it was before the first reading."""
+        return self._erasures
+
+    def put(
+        self, branch: Branch, section: Section, summary: RunningSummary, *, erasures: int
+    ) -> Plan[None]:
+        """Keep a summary, in place of any other, unless what it was made from is erased by now."""
         kept = summary.to_bytes()
         yield from call(self._log.put_derived, branch, _KIND, section.key, kept, keep=_KEPT_IN_LOG)
         newest = max(section.number, (yield from self.made(branch)))
         yield from call(
             self._log.put_derived, branch, _NEWEST, self._settings, str(newest).encode("ascii")
         )
-        own = (branch.tenant_id, branch.thread_id, section.key)
-        self._keep_here(own, summary, erasures)
+        scope = Scope(tenant_id=branch.tenant_id, thread_id=branch.thread_id)
+        if (yield from call(self._log.get_derived, scope, _KIND, section.key)) is None:
+            return  # erased, by another process perhaps
+        if self._erasures == erasures:
+            yield from self._cached.put(scope, f"{_KIND} {section.key}", kept, ttl=KEPT)
+        self._keep_here((branch.tenant_id, branch.thread_id, section.key), summary, erasures)
 
     def forget(self) -> None:
         """Drop what this process holds: what it was made from may be erased."""

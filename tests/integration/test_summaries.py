@@ -177,6 +177,7 @@ class TestModelsThatLie:
             (lambda _: "I'm sorry, I can't help with that.", "no list"),
             (lambda _: '{"summary": "all well"}', "no list"),
             (lambda _: "[1, 2, 3]", "no list"),
+            (lambda _: '[{"kind": "fact", "text": "Locker 0 holds parcel 1000", "sour', "no list"),
             (lambda _: json.dumps([{"kind": "fact", "text": "x " * 9_000}]), "longer"),
         ],
     )
