@@ -156,7 +156,15 @@ class ContextManager(Closable):
         self._indexer = Indexer(
             log, vectors, embedder, breakers=breakers, listeners=self._listeners
         )
-        self._summaries = self._summaries_by(summarizer)
+        self._summaries = Summaries.by(
+            summarizer,
+            log,
+            self._cached,
+            self._counter,
+            window_tokens=None if self._budget is None else self._budget.max_input_tokens,
+            listeners=self._listeners,
+            now=self._now,
+        )
         self._recall = Recall(
             log,
             vectors,
@@ -547,25 +555,6 @@ class ContextManager(Closable):
         if self._summaries is None:
             raise ValueError("summarizer must be a chat model or a ChatSummarizer for this")
         return self._summaries
-
-    def _summaries_by(self, summarizer: object) -> Summaries | None:
-        """What makes summaries beside the turns, if `summarizer` is for that."""
-        if isinstance(summarizer, BaseChatModel):
-            summarizer = ChatSummarizer(model=summarizer)
-        if not isinstance(summarizer, ChatSummarizer):
-            return None
-        half = summarizer.section_tokens
-        if self._budget is not None:
-            half = self._budget.max_input_tokens // 2
-        return Summaries(
-            summarizer,
-            self._log,
-            self._cached,
-            self._counter,
-            trigger_tokens=summarizer.trigger_tokens or half,
-            listeners=self._listeners,
-            now=self._now,
-        )
 
     def history(self, *, scope: Scope) -> list[BaseMessage]:
         """Every message ever recorded in a thread, verbatim, in the order recorded.

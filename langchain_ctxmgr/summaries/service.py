@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
+
+from langchain_core.language_models import BaseChatModel
 
 from langchain_ctxmgr._plans import Plan
 from langchain_ctxmgr.budget.tokens import TokenCounter
@@ -62,6 +64,38 @@ class Summaries:
         )
         self._worker = SummaryWorker(self._maker, log.tenants)
         self._counter = counter
+
+    @classmethod
+    def by(
+        cls,
+        summarizer: object,
+        log: MessageLog,
+        cached: Cached,
+        counter: TokenCounter,
+        *,
+        window_tokens: int | None,
+        listeners: tuple[Listener, ...],
+        now: Callable[[], datetime],
+    ) -> Self | None:
+        """Those that a chat model or a `ChatSummarizer` makes; None for any other summarizer.
+
+        A thread is summed up once it fills half of `window_tokens`, or one section where that
+        is not known, unless the `ChatSummarizer` says when.
+        """
+        if isinstance(summarizer, BaseChatModel):
+            summarizer = ChatSummarizer(model=summarizer)
+        if not isinstance(summarizer, ChatSummarizer):
+            return None
+        trigger = summarizer.section_tokens if window_tokens is None else window_tokens // 2
+        return cls(
+            summarizer,
+            log,
+            cached,
+            counter,
+            trigger_tokens=summarizer.trigger_tokens or trigger,
+            listeners=listeners,
+            now=now,
+        )
 
     def recorded(self, tenant_id: str) -> None:
         """Have what is due of a tenant made soon; returns at once."""
