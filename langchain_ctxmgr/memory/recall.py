@@ -36,7 +36,12 @@ from langchain_ctxmgr.memory.late import met, token_weights
 from langchain_ctxmgr.memory.local import Tokens
 from langchain_ctxmgr.memory.packing import Considered, Packing
 from langchain_ctxmgr.memory.query import Question, read_question
-from langchain_ctxmgr.memory.relevance import NOTHING_RELEVANT, SCORE_THRESHOLD, relevance
+from langchain_ctxmgr.memory.relevance import (
+    LEAST_BY_WORDS,
+    NOTHING_RELEVANT,
+    SCORE_THRESHOLD,
+    relevance,
+)
 from langchain_ctxmgr.memory.scoring import FIRST, LATE, NEIGHBOURS, Arms, Scored, score
 from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.records import Branch, Memory, Scope, Turn
@@ -232,7 +237,7 @@ class Recall:
         )
         turns = _in_view(chain(seen.values(), around), branch, before_slot, shown)
         rarity = None
-        if tokens is not None or score_threshold > 0:
+        if tokens is not None or score_threshold > LEAST_BY_WORDS:
             rarity = yield from self._rarity(hits, scope, named)
         if tokens is not None and rarity is not None:
             yield from self._late_hits(hits, scope, named, tokens, rarity)
