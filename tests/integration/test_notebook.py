@@ -118,6 +118,7 @@ def test_memories_and_figures(manager):
 
 class TestDiff:
     def test_tells_what_came_and_what_went(self, manager):
+        prepared(manager, "Good morning.")  # a first prompt has no room left to go on from
         first = prepared(manager, "What of the harbour ledger 3?")
         second = prepared(manager, "And ledger number 41?")
         told = diff(first, second)
