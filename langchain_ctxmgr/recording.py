@@ -16,7 +16,7 @@ from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.errors import LogError, ReadOnlyLogError
 from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.memory.breaker import Breaker
-from langchain_ctxmgr.memory.index_runs import moment
+from langchain_ctxmgr.memory.claims import moment
 from langchain_ctxmgr.records import Draft, LogRecord, Scope
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.storage.spool import Spool, named

@@ -8,7 +8,6 @@ does a claim in the log, which ends by itself when its holder dies.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
@@ -16,10 +15,12 @@ import uuid
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Final, TypeVar
 
 from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.errors import StorageError
+from langchain_ctxmgr.memory.claims import given_back, moment
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.storage.vectors import VectorStore
 
@@ -29,7 +30,6 @@ CLAIM: Final = timedelta(minutes=2)
 """How long a worker that died keeps others from a tenant's part of the index."""
 PATIENCE: Final = timedelta(seconds=30)
 """How long an erasure or a rebuild waits for the run under way."""
-_PAUSE_SECONDS: Final = 0.02
 
 
 class ClaimLostError(StorageError):
@@ -71,22 +71,14 @@ class IndexRuns:
     def alone(self, tenant_id: str, work: Callable[[], Plan[T]]) -> Plan[T | None]:
         """What `work` gives, holding the tenant's claim; None where it cannot be had.
 
-        The claim is given back whatever becomes of `work`: by a thread when its task is
-        cancelled, since a plan that is closed can wait for nothing.
+        The claim is given back whatever becomes of `work`.
         """
         with self.entered(tenant_id) as is_only:
             if not is_only or not (yield from self._claim(tenant_id)):
                 return None
-            try:
-                done = yield from work()
-            except GeneratorExit:
-                threading.Thread(target=self._give_back, args=(tenant_id,), daemon=True).start()
-                raise
-            except BaseException:
-                yield from self._release(tenant_id)
-                raise
-            yield from self._release(tenant_id)
-            return done
+            release = partial(self._release, tenant_id)
+            release_now = partial(self._release_now, tenant_id)
+            return (yield from given_back(work(), release, release_now))
 
     def prolong(self, tenant_id: str) -> Plan[None]:
         """Hold the claim for longer, if much of it is over.
@@ -114,7 +106,7 @@ class IndexRuns:
         if self._claimed_at.pop(tenant_id, None) is not None:
             yield from call(self._log.release, tenant_id, self._tasks[tenant_id], self._holder)
 
-    def _give_back(self, tenant_id: str) -> None:
+    def _release_now(self, tenant_id: str) -> None:
         if self._claimed_at.pop(tenant_id, None) is not None:
             with suppress(StorageError):  # it ends by itself
                 self._log.release(tenant_id, self._tasks[tenant_id], self._holder)
@@ -135,16 +127,3 @@ def index_of(vectors: VectorStore) -> Plan[str]:
     if vectors.is_shared:
         yield from call(vectors.setup)
     return vectors.index_id
-
-
-class _Moment:
-    """Waiting for another run, blocking and on an event loop."""
-
-    def sleep(self) -> None:
-        time.sleep(_PAUSE_SECONDS)
-
-    async def asleep(self) -> None:
-        await asyncio.sleep(_PAUSE_SECONDS)
-
-
-moment: Final = _Moment()

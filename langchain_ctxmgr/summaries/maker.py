@@ -9,15 +9,13 @@ the model gives no usable answer for holds up no other: it waits until a section
 
 from __future__ import annotations
 
-import asyncio
-import threading
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from hashlib import sha256
 from typing import Final, NamedTuple, TypeVar
 
@@ -31,6 +29,7 @@ from langchain_ctxmgr.compression.statements import RunningSummary
 from langchain_ctxmgr.errors import NoAnswerError, StorageError, SummaryError
 from langchain_ctxmgr.events import Degraded, Listener, Summarized, emit
 from langchain_ctxmgr.memory.breaker import Breaker
+from langchain_ctxmgr.memory.claims import given_back, moment
 from langchain_ctxmgr.prompt.validity import role_of
 from langchain_ctxmgr.records import Branch, LogRecord, Scope
 from langchain_ctxmgr.storage.message_log import MessageLog
@@ -40,8 +39,6 @@ T = TypeVar("T")
 
 _TASK: Final = "summaries"
 """Names the mark of how far the log was looked at, and the claims ahead of a thread's digest."""
-_PAUSE_SECONDS: Final = 0.05
-"""How long one who is asked for a summary waits before it looks again whether it is made."""
 _NOT_TAKEN: Final = (400, 413, 422)
 """How a provider refuses a request for what it says; other failures are the provider's own."""
 _SLACK: Final = timedelta(seconds=5)
@@ -86,19 +83,6 @@ class _Made(NamedTuple):
     number: int
     """Of the section that it reaches to the end of."""
     summary: RunningSummary | None
-
-
-class _Moment:
-    """Waiting for another run, blocking and on an event loop."""
-
-    def sleep(self) -> None:
-        time.sleep(_PAUSE_SECONDS)
-
-    async def asleep(self) -> None:
-        await asyncio.sleep(_PAUSE_SECONDS)
-
-
-_moment: Final = _Moment()
 
 
 def _is_of_the_messages(error: Exception) -> bool:
@@ -194,7 +178,7 @@ class SummaryMaker:
                 return made.summary
         claim = _Claim.of(branch)
         while not (yield from self._claimed(claim)):
-            yield from call(_moment.sleep)
+            yield from call(moment.sleep)
         return (yield from self._alone(claim, self._up_to_date(branch, claim, anew=anew)))
 
     def _followed(self, tenant_id: str, is_ending: Callable[[], bool]) -> Plan[bool]:
@@ -307,22 +291,11 @@ class SummaryMaker:
         return (yield from call(self._log.claim, *claim, duration))
 
     def _alone(self, claim: _Claim, work: Plan[T]) -> Plan[T]:
-        """What `work` gives; the claim is given back whatever becomes of it.
+        """What `work` gives; the claim is given back whatever becomes of it."""
+        release_now = partial(self._release_now, claim)
+        return given_back(work, lambda: call(self._log.release, *claim), release_now)
 
-        By a thread when its task is cancelled: a plan that is closed can wait for nothing.
-        """
-        try:
-            done = yield from work
-        except GeneratorExit:
-            threading.Thread(target=self._give_back, args=(claim,), daemon=True).start()
-            raise
-        except BaseException:
-            yield from call(self._log.release, *claim)
-            raise
-        yield from call(self._log.release, *claim)
-        return done
-
-    def _give_back(self, claim: _Claim) -> None:
+    def _release_now(self, claim: _Claim) -> None:
         with suppress(StorageError):  # it ends by itself
             self._log.release(*claim)
 
