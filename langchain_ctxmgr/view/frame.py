@@ -209,9 +209,12 @@ class Frames:
                 if max(frame.tokens, turn.history_tokens) > space.left:
                     return (yield from self._give_way(request, turn, space))
                 return (yield from self._keep(frame, request, turn))
-        frame = yield from self._extended(request, turn, space)
+        previous = yield from self._previous(request, turn)
+        frame = yield from self._extended(request, turn, space, previous)
         if frame is None:
-            frame = yield from self._windowed(request, turn, space.max_tokens, space.fixed, room)
+            frame = yield from self._windowed(
+                request, turn, space.max_tokens, space.fixed, room, goes_on=previous is not None
+            )
         return (yield from self._keep(frame, request, turn))
 
     def again(
@@ -245,7 +248,8 @@ class Frames:
         """
         limit = space.max_tokens
         room = max(0, min(space.left, space.room - _for_traffic(space)))
-        frame = yield from self._windowed(request, turn, limit, limit - room, room)
+        goes_on = (yield from self._previous(request, turn)) is not None
+        frame = yield from self._windowed(request, turn, limit, limit - room, room, goes_on=goes_on)
         return (yield from self._keep(frame, request, turn))
 
     def _keep(self, frame: Frame, request: ViewRequest, turn: CurrentTurn) -> Plan[Frame]:
@@ -275,10 +279,11 @@ class Frames:
         max_tokens: int,
         fixed_tokens: int,
         room: int,
+        *,
+        goes_on: bool,
     ) -> Plan[Frame]:
         """The window, the summary of what lies before it, and what is recalled, in `room`."""
         is_live = turn.is_live(request.asked_at)
-        goes_on = is_live and (yield from self._previous(request, turn)) is not None
         share_out = partial(
             request.budget.allocate, max_tokens, fixed_tokens, is_live=is_live, goes_on=goes_on
         )
@@ -299,13 +304,14 @@ class Frames:
         return _frame(settled, window, max_tokens - fixed_tokens)
 
     def _extended(
-        self, request: ViewRequest, turn: CurrentTurn, space: Space
+        self,
+        request: ViewRequest,
+        turn: CurrentTurn,
+        space: Space,
+        previous: tuple[Settled, str] | None,
     ) -> Plan[Frame | None]:
         """What the turn before showed, with what is new behind it; None where that is too much."""
-        if self._parts.selector is not None or not turn.is_live(request.asked_at):
-            return None
-        previous = yield from self._previous(request, turn)
-        if previous is None:
+        if self._parts.selector is not None or previous is None:
             return None
         settled, question_id = previous
         stretch = settled.extended(question_id)
@@ -340,7 +346,12 @@ class Frames:
     def _previous(
         self, request: ViewRequest, turn: CurrentTurn
     ) -> Plan[tuple[Settled, str] | None]:
-        """What the turn before settled, and its question's id; None where that may not stay."""
+        """What the turn before settled, and its question's id; None where that may not stay.
+
+        It may while the conversation is live.
+        """
+        if not turn.is_live(request.asked_at):
+            return None
         log, branch = self._log, request.branch
         asked = yield from question_before(log, branch, turn.before_slot)
         if asked is None:
