@@ -57,7 +57,7 @@ def evidence_recall(figures: dict[str, Any]) -> list[str]:
             at = found["budgets"]
             cells = [_share(at[str(budget)]["recall"]) for budget in budgets]
             cells.append(_share(at["1000"]["all_gold"]))
-            rows.append(f"| {method} | {' | '.join(cells)} |")
+            rows.append(_row(method, *cells))
         rows.append("")
     return rows
 
@@ -81,7 +81,7 @@ def recall_latency(figures: dict[str, Any]) -> list[str]:
             f"{stored:,.0f}",
             f"{row['memory_mib']:,.0f}",
         ]
-        rows.append(f"| {' | '.join(cells)} |")
+        rows.append(_row(*cells))
     if figures["indexing"]:
         rows += [
             "",
@@ -108,7 +108,7 @@ def hot_path(figures: dict[str, Any]) -> list[str]:
             f"{row['memory_mib']:.0f}",
             *(f"{row['peers'][peer]['median']:.1f}" for peer in peers),
         ]
-        rows.append(f"| {' | '.join(cells)} |")
+        rows.append(_row(*cells))
     return rows
 
 
@@ -125,7 +125,7 @@ def summaries(figures: dict[str, Any]) -> list[str]:
             f"{row['cost_usd']:.4f}",
             f"{row['facts_in_view']} of {row['facts']}",
         ]
-        rows.append(f"| {' | '.join(cells)} |")
+        rows.append(_row(*cells))
     return rows
 
 
@@ -146,7 +146,7 @@ def agent_cost(figures: dict[str, Any]) -> list[str]:
             f"{row['found']} of {row['asked']}",
             f"{row['summaries']}",
         ]
-        rows.append(f"| {name} | {' | '.join(cells)} |")
+        rows.append(_row(name, *cells))
     return rows
 
 
@@ -157,7 +157,7 @@ def agent_overhead(figures: dict[str, Any]) -> list[str]:
     ]
     for name, row in figures["rows"].items():
         times = [row[clock][key] for clock in ("wall", "processor") for key in ("median", "p95")]
-        rows.append(f"| {name} | {' | '.join(f'{each:.1f}' for each in times)} |")
+        rows.append(_row(name, *(f"{each:.1f}" for each in times)))
     return rows
 
 
@@ -176,7 +176,7 @@ def agent_concurrency(figures: dict[str, Any]) -> list[str]:
             f"{held['max']:.1f}",
             f"{held['over_5_ms']:,} of {held['n']:,}",
         ]
-        rows.append(f"| {' | '.join(cells)} |")
+        rows.append(_row(*cells))
     return rows
 
 
@@ -268,6 +268,10 @@ def _brief(value: float) -> str:
 
 def _ratio(figures: dict[str, Any]) -> str:
     return f"{figures['ratio']['median']:.2f}"
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _share(value: float) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.prompt.layout import note, summary_message
+from langchain_ctxmgr.records import Summary
 
 _FORMAT: Final = 1
 """Version of what `RunningSummary.to_bytes` writes."""
@@ -157,6 +158,14 @@ def render(statements: Sequence[Statement]) -> str:
         if lines:
             parts += [_heading(kind), *lines]
     return "".join(parts)
+
+
+def summary_of(statements: Sequence[Statement], counter: TokenCounter) -> Summary:
+    """`statements` as a view shows them; empty for none."""
+    text = render(statements)
+    ids = dict.fromkeys(source.message_id for each in statements for source in each.sources)
+    tokens = counter.message(summary_message(text)) if text else 0
+    return Summary(text=text, tokens=tokens, source_ids=tuple(ids))
 
 
 def _heading(kind: Kind) -> str:

@@ -106,6 +106,8 @@ class _Hits:
     arms: dict[str, dict[int, float]] = field(default_factory=dict[str, dict[int, float]])
     unindexed: set[int] = field(default_factory=set[int])
     """Not among the index's points yet: their dense score is unknown, not low."""
+    last_seq: int = 0
+    """Of the tenant's newest record; 0 where no word was looked for."""
 
     def add(self, arm: str, hits: Iterable[Hit]) -> None:
         scores = self.arms.get(arm)
@@ -247,8 +249,7 @@ class Recall:
         scored = score(named, turns, arms, priced=max_tokens is not None)
         chance = 1.0
         if rarity is not None and len(named.terms) <= MAX_WEIGHED:
-            records = yield from call(self._log.last_seq, tenant_of(scope))
-            chance = relevance(named, rarity, arms, scored.total, records=records)
+            chance = relevance(named, rarity, arms, scored.total, records=hits.last_seq)
         packing = Packing(
             self._counter,
             named.terms,
@@ -288,8 +289,8 @@ class Recall:
         else:
             for query, answer in zip(queries, found, strict=True):
                 hits.add(query.using, answer)
-        last = yield from call(self._log.last_seq, tenant_of(scope))
-        if after_seq < last:
+        hits.last_seq = yield from call(self._log.last_seq, tenant_of(scope))
+        if after_seq < hits.last_seq:
             limit = ARM_LIMIT if found is None else TAIL_LIMIT
             tail = yield from call(
                 self._log.search, scope, read.terms, limit=limit, after_seq=after_seq

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, Self
 
@@ -12,10 +12,9 @@ from langchain_core.language_models import BaseChatModel
 from langchain_ctxmgr._plans import Plan
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.compression.chat_summarizer import ChatSummarizer
-from langchain_ctxmgr.compression.statements import RunningSummary, render
+from langchain_ctxmgr.compression.statements import RunningSummary, summary_of
 from langchain_ctxmgr.events import Listener
 from langchain_ctxmgr.memory.cached import Cached
-from langchain_ctxmgr.prompt.layout import summary_message
 from langchain_ctxmgr.records import Scope, Summary
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.summaries.maker import SummaryMaker
@@ -127,7 +126,5 @@ class Summaries:
 
     def _shown(self, summary: RunningSummary | None) -> Summary:
         statements = () if summary is None else summary.statements
-        text = render(statements).rstrip("\n")
-        tokens = self._counter.message(summary_message(text)) if text else 0
-        ids = dict.fromkeys(s.message_id for each in statements for s in each.sources)
-        return Summary(text=text, tokens=tokens, source_ids=tuple(ids))
+        shown = summary_of(statements, self._counter)
+        return replace(shown, text=shown.text.rstrip("\n"))

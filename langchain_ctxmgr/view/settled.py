@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.compression.extractive import EMPTY
-from langchain_ctxmgr.compression.statements import Statement, render
+from langchain_ctxmgr.compression.statements import Statement, summary_of
 from langchain_ctxmgr.memory.packing import Considered
-from langchain_ctxmgr.prompt.layout import summary_message
 from langchain_ctxmgr.records import ItemKind, LogRecord, ReceiptItem, Summary
 
 GAVE_WAY = "gave way to system text, tools or tool calls of this turn"
@@ -38,13 +37,10 @@ class Quote(NamedTuple):
     def of_statements(cls, statements: Sequence[Statement], counter: TokenCounter) -> Quote:
         """The same of a running summary's statements."""
         sources = dict.fromkeys(source for each in statements for source in each.sources)
-        text = render(statements)
-        tokens = counter.message(summary_message(text)) if text else 0
-        ids = tuple(dict.fromkeys(source.message_id for source in sources))
+        summary = summary_of(statements, counter)
         whole = sum(source.tokens for source in sources)
-        share = min(1.0, tokens / whole) if whole else 0.0
-        carried = {source.message_id: share * source.importance for source in sources}
-        return cls(Summary(text=text, tokens=tokens, source_ids=ids), carried)
+        share = min(1.0, summary.tokens / whole) if whole else 0.0
+        return cls(summary, {source.message_id: share * source.importance for source in sources})
 
 
 NO_QUOTE = Quote(EMPTY, {})
