@@ -145,10 +145,11 @@ def _product(rows: Vectors, columns: Vectors) -> Vectors:
     In one piece NumPy's BLAS hands it to a thread a core and waits for them: on a machine
     that is busy that takes 10 ms for what is 1 ms of work.
     """
-    size = rows.shape[1]
-    whole = len(rows) - len(rows) % BLOCK_ROWS
-    blocks = rows[:whole].reshape(-1, BLOCK_ROWS, size) @ np.ascontiguousarray(columns)
-    return np.vstack([blocks.reshape(whole, -1), rows[whole:] @ columns])
+    blocks, rest = divmod(len(rows), BLOCK_ROWS)
+    whole = blocks * BLOCK_ROWS
+    stacked = rows[:whole].reshape(blocks, BLOCK_ROWS, rows.shape[1])
+    products = stacked @ np.ascontiguousarray(columns)
+    return np.vstack([products.reshape(whole, columns.shape[1]), rows[whole:] @ columns])
 
 
 def _without_length(
