@@ -145,7 +145,7 @@ def _product(rows: Vectors, columns: Vectors) -> Vectors:
     In one piece NumPy's BLAS hands it to a thread a core and waits for them: on a machine
     that is busy that takes 10 ms for what is 1 ms of work.
     """
-    blocks, rest = divmod(len(rows), BLOCK_ROWS)
+    blocks = len(rows) // BLOCK_ROWS
     whole = blocks * BLOCK_ROWS
     stacked = rows[:whole].reshape(blocks, BLOCK_ROWS, rows.shape[1])
     products = stacked @ np.ascontiguousarray(columns)
