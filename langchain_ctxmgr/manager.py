@@ -46,6 +46,7 @@ from langchain_ctxmgr.intake import (
 from langchain_ctxmgr.memory.breaker import Breakers
 from langchain_ctxmgr.memory.cached import Cached
 from langchain_ctxmgr.memory.embeddings import Embedder, embeddings_from
+from langchain_ctxmgr.memory.facts.service import Facts
 from langchain_ctxmgr.memory.indexer import Indexer, Progress
 from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.memory.relevance import SCORE_THRESHOLD
@@ -64,6 +65,7 @@ from langchain_ctxmgr.records import (
     Stats,
     Summary,
 )
+from langchain_ctxmgr.remembering import Memorizer, Remembers
 from langchain_ctxmgr.retention import Eraser
 from langchain_ctxmgr.settings import Settings, require
 from langchain_ctxmgr.storage.cache import Cache
@@ -79,7 +81,7 @@ if TYPE_CHECKING:
     from langchain_ctxmgr.folder import Folder
 
 
-class ContextManager(Closable):
+class ContextManager(Closable, Remembers):
     """Records conversations and prepares contexts from them.
 
     `open` is the usual way in: a folder with a SQLite log and a Qdrant Edge shard. Over
@@ -202,6 +204,13 @@ class ContextManager(Closable):
             listeners=self._listeners,
             log_breaker=breakers.log,
             now=self._now,
+        )
+        self._memorizer = Memorizer(
+            log=log,
+            recorder=self._recorder,
+            indexer=self._indexer,
+            facts=Facts(log),
+            counter=self._counter,
         )
         self._eraser = Eraser(
             log=log,
@@ -702,6 +711,9 @@ class ContextManager(Closable):
     def _scope(self, scope: object) -> Scope:
         self._require_open()
         return scope_of(scope, self._tenant_id)
+
+    def _moment(self) -> datetime:
+        return self._now()
 
     def _thread(self, scope: object) -> Scope:
         self._require_open()
