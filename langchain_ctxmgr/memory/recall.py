@@ -24,6 +24,7 @@ from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.memory.breaker import Breakers
 from langchain_ctxmgr.memory.cached import Cached
+from langchain_ctxmgr.memory.candidates import NEIGHBOURS
 from langchain_ctxmgr.memory.embeddings import (
     Embedder,
     QuestionVectors,
@@ -42,7 +43,7 @@ from langchain_ctxmgr.memory.relevance import (
     SCORE_THRESHOLD,
     relevance,
 )
-from langchain_ctxmgr.memory.scoring import FIRST, LATE, NEIGHBOURS, Arms, Scored, score
+from langchain_ctxmgr.memory.scoring import FIRST, LATE, Arms, Scored, score
 from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.records import Branch, Memory, Scope, Turn
 from langchain_ctxmgr.storage.cache import MemoryCache
