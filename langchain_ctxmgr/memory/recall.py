@@ -33,7 +33,7 @@ from langchain_ctxmgr.memory.embeddings import (
     learn_size,
 )
 from langchain_ctxmgr.memory.index_runs import index_of
-from langchain_ctxmgr.memory.late import met, token_weights
+from langchain_ctxmgr.memory.late import met, parts_of, token_weights
 from langchain_ctxmgr.memory.local import Tokens
 from langchain_ctxmgr.memory.packing import Considered, Packing
 from langchain_ctxmgr.memory.query import Question, read_question
@@ -339,7 +339,8 @@ class Recall:
             return
         weights = token_weights(read.text, tokens.spans, rarity)
         seqs = sorted(codes)
-        found = met([codes[seq] for seq in seqs], tokens.vectors, weights)
+        parts = parts_of(weights, tokens.spans, read.parts)
+        found = met([codes[seq] for seq in seqs], tokens.vectors, weights, parts)
         for arm, scores in ((LATE, found.similar), (FIRST, found.first)):
             hits.add(arm, map(Hit, seqs, scores.tolist()))
 
