@@ -212,6 +212,8 @@ class Frames:
         previous = yield from self._previous(request, turn)
         frame = yield from self._extended(request, turn, space, previous)
         if frame is None:
+            # Tool traffic that is there already takes its room first: what meets it would go whole.
+            room = max(0, min(room, space.left))
             frame = yield from self._windowed(
                 request, turn, space.max_tokens, space.fixed, room, goes_on=previous is not None
             )
