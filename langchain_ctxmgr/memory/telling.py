@@ -10,7 +10,7 @@ how many of them new, names, dates, whether it answers a question.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from math import log1p
 from typing import NamedTuple
 
@@ -36,16 +36,16 @@ _REPLY = _set(
     "hey hi hello bye"
 )
 _URGE = _set("keep let's let can could should hope luck try enjoy take know need believe")
-_REPLY_SHARE = 1 / 3
+_EMPTY = _REPLY | _URGE
+_EMPTY_SHARE = 1 / 3
 """From so many words of reply and urging on, a sentence is nothing else."""
 _PAST = _set(
     "was were been had did went took got made said told found bought gave met came saw thought "
     "felt left kept began started wrote read ran won lost broke grew brought taught caught built "
     "sent spent fell held heard knew led paid put sat sold spoke stood swam threw wore chose drew "
-    "drove ate flew forgot hit hurt learned signed joined visited moved tried finished decided "
-    "happened"
+    "drove ate flew forgot hit hurt"
 )
-_PAST_ENDING, _PAST_CHARS = "ed", 5
+_ENDS_IN_ED = re.compile(r"[A-Za-z]{3}ed\b")
 _BODY = _set(
     "doctor hospital sick ill illness injury injured hurt pain surgery diet allergic allergy "
     "asthma therapy therapist diagnosed pregnant died passed accident weight sleep stress anxiety "
@@ -89,39 +89,41 @@ class Telling(NamedTuple):
 def telling(text: str) -> Telling:
     """What `text` tells; code between fences is passed over."""
     prose = _CODE.sub(" ", text[:READ_CHARS]).replace("\u2019", "'")
-    spoken = _WORD.findall(prose.lower())
-    count = max(1, len(spoken))
-    terms = frozenset(analysis.terms(prose))
-    asks, lately, told = False, False, set[int]()
+    spoken: list[str] = []
+    told: list[str] = []
+    asks = False
     for sentence in analysis.sentences(prose):
+        said = _WORD.findall(sentence.lower())
+        spoken += said
         if analysis.is_question(sentence):
             asks = True
-        elif _tells(sentence):
-            lately = lately or _LATELY.search(sentence.lower()) is not None
-            told.update(analysis.terms(sentence))
+        elif _tells(said):
+            told.append(sentence)
+    facts = " ".join(told)
+    count = max(1, len(spoken))
+    terms = frozenset(analysis.terms(prose))
     return Telling(
         terms=terms,
         names=frozenset(name for name in _NAME.findall(prose) if name[0].isupper()),
         asks=asks,
-        lately=float(lately),
-        said=log1p(len(told)),
+        lately=float(_LATELY.search(facts.lower()) is not None),
+        said=log1p(len(set(analysis.terms(facts)))),
         dense=len(terms) / count,
-        past=sum(map(_is_past, spoken)) / count,
-        urges=sum(word in _URGE for word in spoken) / count,
-        body=log1p(sum(word in _BODY for word in spoken)),
+        past=(_count(spoken, _PAST) + len(_ENDS_IN_ED.findall(prose))) / count,
+        urges=_count(spoken, _URGE) / count,
+        body=log1p(_count(spoken, _BODY)),
     )
 
 
-def _tells(sentence: str) -> bool:
-    spoken = _WORD.findall(sentence.lower())
-    if not _OTHER.isdisjoint(spoken) and _SELF.isdisjoint(spoken):
+def _tells(said: Sequence[str]) -> bool:
+    """Whether a sentence of these words, which does not ask, tells something."""
+    if not said or (not _OTHER.isdisjoint(said) and _SELF.isdisjoint(said)):
         return False
-    empty = sum(word in _REPLY or word in _URGE for word in spoken)
-    return bool(spoken) and empty < _REPLY_SHARE * len(spoken)
+    return _count(said, _EMPTY) < _EMPTY_SHARE * len(said)
 
 
-def _is_past(word: str) -> bool:
-    return word in _PAST or (word.endswith(_PAST_ENDING) and len(word) >= _PAST_CHARS)
+def _count(said: Sequence[str], listed: frozenset[str]) -> int:
+    return sum(map(listed.__contains__, said))
 
 
 class Heard:
