@@ -39,6 +39,8 @@ _URGE = _set("keep let's let can could should hope luck try enjoy take know need
 _EMPTY = _REPLY | _URGE
 _EMPTY_SHARE = 1 / 3
 """From so many words of reply and urging on, a sentence is nothing else."""
+_MOST_DENSE = 2 / 3
+"""Beyond, a text is a note of a few words: it tells no more for that."""
 _PAST = _set(
     "was were been had did went took got made said told found bought gave met came saw thought "
     "felt left kept began started wrote read ran won lost broke grew brought taught caught built "
@@ -77,7 +79,7 @@ class Telling(NamedTuple):
     said: float
     """`ln(1 + n)` of the different words of the sentences that tell something."""
     dense: float
-    """Share of its words that say something about a topic, each counted once."""
+    """Share of its words that say something about a topic, each counted once; at most 2/3."""
     past: float
     """Share of its words that are verbs in the past."""
     urges: float
@@ -108,7 +110,7 @@ def telling(text: str) -> Telling:
         asks=asks,
         lately=float(_LATELY.search(facts.lower()) is not None),
         said=log1p(len(set(analysis.terms(facts)))),
-        dense=len(terms) / count,
+        dense=min(len(terms) / count, _MOST_DENSE),
         past=(_count(spoken, _PAST) + len(_ENDS_IN_ED.findall(prose))) / count,
         urges=_count(spoken, _URGE) / count,
         body=log1p(_count(spoken, _BODY)),
