@@ -43,6 +43,8 @@ SHARE = 0.1
 _C = 0.03
 """Inverse strength of the ridge, as scikit-learn has it, over standardised features."""
 _LOWERING = "urges"
+_LEAST = 0.1
+"""What a feature counts that the data gives the other sign."""
 _STEPS = 25
 _SHUFFLES = 20
 
@@ -136,7 +138,7 @@ def fit(rows: Rows) -> dict[str, float]:
     """Log-odds per unit of each feature that a turn is asked for.
 
     Urging may only lower the score, the others only raise it; what would do otherwise counts
-    nothing, since no reader would understand why a date makes a message matter less.
+    next to nothing, since no reader would understand why a date makes a message matter less.
     """
     left_out: set[str] = set()
     while True:
@@ -145,7 +147,8 @@ def fit(rows: Rows) -> dict[str, float]:
         weights = _fit(rows._replace(names=names, features=rows.features[:, kept]))
         wrong = {name for name in names if (weights[name] < 0) != (name == _LOWERING)}
         if not wrong:
-            return {name: weights.get(name, 0.0) for name in ["base", *rows.names]}
+            least = {name: -_LEAST if name == _LOWERING else _LEAST for name in rows.names}
+            return {"base": weights.pop("base"), **least, **weights}
         left_out |= wrong
 
 
