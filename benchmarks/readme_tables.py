@@ -129,6 +129,14 @@ def summaries(figures: dict[str, Any]) -> list[str]:
     return rows
 
 
+def importance(figures: dict[str, Any]) -> list[str]:
+    data: list[dict[str, Any]] = figures["data"]
+    titles = [f"{part['kind']}, {part['conversations']} conversations" for part in data]
+    rows = [f"| taken first | {' | '.join(titles)} |", "|---" * (len(data) + 1) + "|"]
+    rows += [_row(name, *(_share(part["rows"][name]) for part in data)) for name in data[0]["rows"]]
+    return rows
+
+
 def agent_cost(figures: dict[str, Any]) -> list[str]:
     rows = [
         "| | rejected | cached share | input tokens | USD | facts in the prompt | summary calls |",
@@ -284,6 +292,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "hot_path": hot_path,
     "backends": backends,
     "summaries": summaries,
+    "importance": importance,
     "agent_cost": agent_cost,
     "agent_overhead": agent_overhead,
     "agent_concurrency": agent_concurrency,

@@ -1,17 +1,19 @@
-"""A summary without any model: the sentences that say most, in the order they were said.
+"""A summary without any model: what says most, in the order it was said.
 
-A sentence counts by how central it is (how much of the conversation's vocabulary it
-shares), by the importance of its message and by what it adds to the sentences already
-taken. Every line names the message it is from, so that nothing in the summary stands
-without its source. The cost is bounded whatever it is given.
+Short messages that matter stand whole, word for word, ranked by importance for what they cost;
+the best sentences of the others fill what is left. A sentence counts by how central it is (how
+much of the conversation's vocabulary it shares), by the importance of its message and by what
+it adds to the sentences already taken. Every line names the message it is from, so that nothing
+in the summary stands without its source. The cost is bounded whatever it is given.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from itertools import pairwise
 from math import log, sqrt
 from typing import NamedTuple
@@ -63,6 +65,13 @@ _LINE_CHARS = 40
 _MAX_MISSES = 12
 """Sentences in a row that did not fit: then the budget is as full as it gets."""
 
+_WHOLE_PARTS = 8
+"""A message that takes no more than this part of a summary stands whole, or not at all."""
+_LEAST_WHOLE = 0.04
+"""Importance from which on a message may stand whole: small talk and tool output have less."""
+_COST_POWER = 0.75
+"""How far what a message costs counts against it: between 0 (long ones win) and 1."""
+
 EMPTY = Summary(text="", tokens=0, source_ids=())
 
 
@@ -94,21 +103,29 @@ class ExtractiveSummarizer:
             The text without its fence and the message ids it comes from. Empty when not
             even one sentence fits. `tokens` is what `layout.summary_message` of it costs.
         """
-        if counter.message(summary_message("")) >= max_tokens:
+        room = max_tokens - counter.message(summary_message(""))
+        if room <= 0:
             return EMPTY
-        taken = _pick(_weigh(_read(records)), records, max_tokens, counter)
-        while taken:
-            text = _render(taken, records)
+        page = _Page(records, room, counter)
+        _take_whole(page, records, max_tokens)
+        _pick(_weigh(_read(records, page.shown)), page)
+        while page.taken:
+            text = _render(page.taken, records)
             tokens = counter.message(summary_message(text))
             if tokens <= max_tokens:
-                sources = sorted({sentence.record for sentence in taken})
+                sources = sorted({sentence.record for sentence in page.taken})
                 return Summary(
                     text=text,
                     tokens=tokens,
                     source_ids=tuple(records[index].message_id for index in sources),
                 )
-            taken.pop()
+            page.taken.pop()
         return EMPTY
+
+
+def worth(importance: float, tokens: int) -> float:
+    """What `importance` is worth where showing it costs `tokens`: what matters most comes first."""
+    return importance / max(1, tokens) ** _COST_POWER
 
 
 class Extract(NamedTuple):
@@ -121,14 +138,65 @@ class Extract(NamedTuple):
 
 def extract(records: Sequence[LogRecord], max_tokens: int, counter: TokenCounter) -> list[Extract]:
     """The best sentences of `records` in about `max_tokens`, by message, in their order."""
-    taken = _pick(_weigh(_read(records)), records, max_tokens, counter)
-    return [Extract(records[index], _joined(said)) for index, said in _by_record(taken).items()]
+    page = _Page(records, max_tokens - counter.message(summary_message("")), counter)
+    _pick(_weigh(_read(records)), page)
+    said = _by_record(page.taken)
+    return [Extract(records[index], _joined(sentences)) for index, sentences in said.items()]
 
 
-def _read(records: Sequence[LogRecord]) -> list[_Sentence]:
-    share = max(2, MAX_SENTENCES // max(1, len(records)))
+class _Page:
+    """What is taken so far, and the room that is left for more."""
+
+    def __init__(self, records: Sequence[LogRecord], room: int, counter: TokenCounter) -> None:
+        self.taken: list[_Sentence] = []
+        self.shown: set[int] = set()
+        """Places of the records that something is taken of."""
+        self.room = room
+        self._records = records
+        self._counter = counter
+        self._days: set[date] = set()
+
+    def cost(self, record: int, text: str) -> int:
+        """What `text` of a record adds, its line's head and its day included where new."""
+        if record in self.shown:
+            return self._counter.text(f" … {text}")
+        shown = self._records[record]
+        cost = self._counter.text(_line(shown, text))
+        if shown.at.date() not in self._days:
+            cost += self._counter.text(day(shown.at))
+        return cost
+
+    def take(self, sentence: _Sentence, cost: int) -> None:
+        """Put `sentence` down at its cost."""
+        self.room -= cost
+        self.taken.append(sentence)
+        self.shown.add(sentence.record)
+        self._days.add(self._records[sentence.record].at.date())
+
+
+def _take_whole(page: _Page, records: Sequence[LogRecord], max_tokens: int) -> None:
+    """Short messages that matter stand word for word, those first that are worth most."""
+    found: list[tuple[float, int, str]] = []
+    for index, record in enumerate(records):
+        text = analysis.message_text(record.message).strip()
+        if record.importance >= _LEAST_WHOLE and analysis.terms(text[:_SENTENCE_CHARS]):
+            cost = page.cost(index, text)
+            if cost <= max_tokens // _WHOLE_PARTS:
+                found.append((-worth(record.importance, cost), index, text))
+    for _, index, text in sorted(found):
+        cost = page.cost(index, text)
+        if cost <= page.room:
+            page.take(_Sentence(index, 0, text, {}, 0.0), cost)
+
+
+def _read(records: Sequence[LogRecord], shown: Collection[int] = ()) -> list[_Sentence]:
+    """The sentences of the most important records but those `shown` already."""
+    left = [index for index in range(len(records)) if index not in shown]
+    left = sorted(heapq.nlargest(MAX_SENTENCES, left, key=lambda i: (records[i].importance, -i)))
+    share = max(2, MAX_SENTENCES // max(1, len(left)))
     found: list[_Sentence] = []
-    for index, record in enumerate(records[:MAX_SENTENCES]):
+    for index in left:
+        record = records[index]
         text = analysis.message_text(record.message)
         weight = _IMPORTANCE_FLOOR + record.importance
         for place, sentence in enumerate(_opening(text, share)):
@@ -190,12 +258,7 @@ def _weigh(found: Sequence[_Sentence]) -> list[_Sentence]:
     ]
 
 
-def _pick(
-    found: Sequence[_Sentence],
-    records: Sequence[LogRecord],
-    max_tokens: int,
-    counter: TokenCounter,
-) -> list[_Sentence]:
+def _pick(found: Sequence[_Sentence], page: _Page) -> None:
     """Greedy by gain: what a sentence is worth shrinks as its words get known.
 
     A gain only ever shrinks, so a stale one on top of the heap is worked out anew and put
@@ -208,8 +271,6 @@ def _pick(
         for index, sentence in enumerate(found)
     ]
     heapq.heapify(heap)
-    room = max_tokens - counter.message(summary_message(""))
-    taken: list[_Sentence] = []
     misses = 0
     while heap and misses < _MAX_MISSES:
         _, index = heapq.heappop(heap)
@@ -220,32 +281,14 @@ def _pick(
         if heap and -gain > heap[0][0]:
             heapq.heappush(heap, (-gain, index))
             continue
-        cost = _cost(sentence, taken, records, counter)
-        if cost > room:
+        cost = page.cost(sentence.record, sentence.text)
+        if cost > page.room:
             misses += 1
             continue
         misses = 0
-        room -= cost
-        taken.append(sentence)
+        page.take(sentence, cost)
         for term in sentence.weights:
             known[term] *= _KNOWN_WEIGHT
-    return taken
-
-
-def _cost(
-    sentence: _Sentence,
-    taken: Iterable[_Sentence],
-    records: Sequence[LogRecord],
-    counter: TokenCounter,
-) -> int:
-    """What one more sentence adds, its line's head and its day included where new."""
-    record = records[sentence.record]
-    if any(other.record == sentence.record for other in taken):
-        return counter.text(f" … {sentence.text}")
-    cost = counter.text(_line(record, sentence.text))
-    if all(records[other.record].at.date() != record.at.date() for other in taken):
-        cost += counter.text(day(record.at))
-    return cost
 
 
 def _line(record: LogRecord, text: str) -> str:

@@ -1,42 +1,73 @@
-"""How much a message will matter later, judged by rules when it is recorded.
+"""How much a message will matter later, judged from its text and what was said before it.
 
-People come back to facts about themselves, decisions, dates, commitments and
-corrections; they hardly come back to greetings. The score decides what a summary keeps
-first and what `preservation` weighs, so it is computed once and stored, and every
-point of it has a reason that can be shown.
+People come back to what happened and when, to decisions, dates, wishes and names, and to what
+answers a question; they hardly come back to greetings. The score is the chance that a message
+holds what is asked for later, by a logistic of few features (`memory.telling`), so every point
+of it has a reason that can be shown. What people tell each other is weighed apart from what a
+person tells an assistant (`memory.importance_weights`).
+
+Stored with a message is the importance of its own text. Who holds the conversation weighs it
+again in context: what is new, which names come first, what answers a question.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from math import exp
+from typing import Final, NamedTuple
 
 from langchain_core.messages import BaseMessage
 
 from langchain_ctxmgr.analysis import Cue, cues, message_text
+from langchain_ctxmgr.memory.importance_weights import FITTED, Fitted, Side
+from langchain_ctxmgr.memory.query import GENERIC_NAMES
+from langchain_ctxmgr.memory.telling import Fresh, Heard, Telling, alone, telling
 
-_BASE = {"system": 0.5, "human": 0.35, "ai": 0.2, "tool": 0.15, "function": 0.15, "chat": 0.3}
-"""What a message weighs before anything is known of it: people state facts, assistants
-mostly elaborate, tool output can usually be fetched again."""
+_BASE: Final = {"system": 0.5, "ai": -2.7, "tool": -3.2, "function": -3.2}
+"""Log-odds of what no person wrote: assistants mostly elaborate, tool output can usually be
+fetched again."""
+_FITTED_CUES: Final = {
+    "instruction": Cue.INSTRUCTION,
+    "preference": Cue.PREFERENCE,
+    "date": Cue.DATE,
+    "number": Cue.NUMBER,
+}
+_CUES: Final = {
+    "identity": Cue.IDENTITY,
+    "decision": Cue.DECISION,
+    "correction": Cue.CORRECTION,
+    "commitment": Cue.COMMITMENT,
+    "error": Cue.ERROR,
+}
+_CUE_WEIGHT: Final = 0.5
+"""Log-odds of each of `_CUES`, set by hand: the conversations fitted on hold too few of them."""
+_MACHINE_SHARE: Final = 0.4
+"""Share of that where a machine wrote the text: long answers hold every cue."""
+_SMALL_TALK: Final = 0.01
 
-_WEIGHTS: tuple[tuple[int, float, str], ...] = (
-    (Cue.INSTRUCTION.value, 0.20, "tells the assistant what to keep to"),
-    (Cue.IDENTITY.value, 0.15, "says who someone is"),
-    (Cue.DECISION.value, 0.15, "decides"),
-    (Cue.CORRECTION.value, 0.15, "corrects"),
-    (Cue.COMMITMENT.value, 0.10, "commits to something"),
-    (Cue.PREFERENCE.value, 0.10, "states a preference"),
-    (Cue.DATE.value, 0.10, "names a date"),
-    (Cue.NUMBER.value, 0.05, "holds a number"),
-    (Cue.TIME.value, 0.05, "says when"),
-    (Cue.ERROR.value, 0.05, "reports an error"),
-    (Cue.QUESTION.value, -0.05, "asks"),
-)
-_MACHINE_SHARE = 0.4
-"""Share of a cue's weight where a machine wrote the text: long answers hold every cue."""
-
-_SMALL_TALK = 0.02
-_SHORT_CHARS = 20
-_SHORT = 0.10
+_REASONS: Final = {
+    "instruction": "tells the assistant what to keep to",
+    "preference": "states a preference",
+    "date": "names a date",
+    "number": "holds a number",
+    "identity": "says who someone is",
+    "decision": "decides",
+    "correction": "corrects",
+    "commitment": "commits to something",
+    "error": "reports an error",
+    "lately": "says what happened lately",
+    "said": "tells much",
+    "dense": "tells it in few words",
+    "past": "tells of the past",
+    "urges": "less: encourages or advises",
+    "body": "speaks of health",
+    "news": "says what was not said before",
+    "names": "names someone or something first",
+    "opens": "opens a session",
+    "answers": "answers a question",
+}
+_LEAST_REASON: Final = 0.1
+"""In log-odds; less is not worth telling."""
 
 
 class Importance(NamedTuple):
@@ -45,35 +76,135 @@ class Importance(NamedTuple):
     score: float
     """0 to 1."""
     reasons: tuple[str, ...]
+    """Who wrote it, then what raised or lowered the score, what counts most first."""
 
 
 def importance(
     message: BaseMessage, text: str | None = None, seen: Cue | None = None
 ) -> Importance:
-    """The importance of `message`; `text` and the cues `seen` in it spare reading it again.
+    """The importance of `message` by its own text.
 
-    A message that says nothing weighs 0, small talk next to nothing.
+    `text` and the cues `seen` in it spare reading it again. A message that says nothing weighs
+    0, small talk next to nothing. A named AI message is taken for a person's.
     """
     said = message_text(message) if text is None else text
-    if not said.strip():
+    found = cues(said) if seen is None else seen
+    weights = FITTED.get(side_of(message, people=_is_named(message)))
+    if weights is None:
+        return _weighed(message, said, found, _by_machine(message, found))
+    told = telling(said)
+    return _weighed(message, said, found, _by_person(weights, told, alone(told), found))
+
+
+def in_context(
+    messages: Sequence[BaseMessage], sessions: Sequence[int], *, fitted: Fitted = FITTED
+) -> list[Importance]:
+    """The importance of each of `messages`, given those before it; oldest first, of one thread.
+
+    Args:
+        messages: As recorded.
+        sessions: The session of each: what opens one is often what happened since the last.
+        fitted: Other weights than the package's.
+
+    Raises:
+        ValueError: If there are not as many `sessions` as `messages`.
+    """
+    if len(sessions) != len(messages):
+        raise ValueError(
+            f"sessions must have one for each of {len(messages)} messages, got {len(sessions)}"
+        )
+    found: list[Importance] = []
+    for message, (side, told, fresh, seen) in zip(messages, heard(messages, sessions), strict=True):
+        weights = fitted.get(side)
+        parts = (
+            _by_machine(message, seen)
+            if weights is None
+            else _by_person(weights, told, fresh, seen)
+        )
+        found.append(_weighed(message, message_text(message), seen, parts))
+    return found
+
+
+class Said(NamedTuple):
+    """A message as it stands in its conversation."""
+
+    side: Side
+    told: Telling
+    fresh: Fresh
+    seen: Cue
+
+
+def heard(messages: Sequence[BaseMessage], sessions: Sequence[int]) -> Iterator[Said]:
+    """Each of `messages` as the one who listens hears it; see `in_context`."""
+    people = any(message.type == "human" and _is_named(message) for message in messages)
+    listener = Heard({message.name for message in messages if message.name})
+    for message, session in zip(messages, sessions, strict=True):
+        text = message_text(message)
+        told = telling(text)
+        fresh = listener.fresh(told, session)
+        yield Said(side_of(message, people=people), told, fresh, cues(text))
+
+
+def side_of(message: BaseMessage, *, people: bool) -> Side:
+    """Who speaks to whom, where the human messages carry names (`people`) or not."""
+    role = _role(message)
+    if role in {"human", "chat"}:
+        return Side.BETWEEN_PEOPLE if people else Side.TO_ASSISTANT
+    is_person = people and role == "ai" and _is_named(message)
+    return Side.BETWEEN_PEOPLE if is_person else Side.MACHINE
+
+
+def features(told: Telling, fresh: Fresh, seen: Cue) -> dict[str, float]:
+    """What the fitted weights are multiplied with, by name."""
+    return {
+        **{name: float(bool(seen & cue)) for name, cue in _FITTED_CUES.items()},
+        "lately": told.lately,
+        "said": told.said,
+        "dense": told.dense,
+        "past": told.past,
+        "urges": told.urges,
+        "body": told.body,
+        **fresh._asdict(),
+    }
+
+
+def _by_person(
+    weights: Mapping[str, float], told: Telling, fresh: Fresh, seen: Cue
+) -> dict[str, float]:
+    """The log-odds of what a person wrote, in parts."""
+    values = features(told, fresh, seen)
+    fitted = {name: weights[name] * value for name, value in values.items()}
+    return {"base": weights["base"], **fitted, **_by_cues(seen, 1.0)}
+
+
+def _by_machine(message: BaseMessage, seen: Cue) -> dict[str, float]:
+    """The log-odds of what a machine wrote, in parts."""
+    base = _BASE.get(_role(message), _BASE["ai"])
+    return {"base": base, **_by_cues(seen, _MACHINE_SHARE)}
+
+
+def _by_cues(seen: Cue, share: float) -> dict[str, float]:
+    return {name: _CUE_WEIGHT * share for name, cue in _CUES.items() if seen & cue}
+
+
+def _weighed(message: BaseMessage, text: str, seen: Cue, parts: Mapping[str, float]) -> Importance:
+    if not text.strip():
         return Importance(0.0, ("says nothing",))
-    found = (cues(said) if seen is None else seen).value
-    if found & Cue.SMALL_TALK.value:
+    if seen & Cue.SMALL_TALK:
         return Importance(_SMALL_TALK, ("small talk",))
-    role = message.type.removesuffix("MessageChunk").lower()
-    score = _BASE.get(role, _BASE["chat"])
-    reasons = [f"{role} message"]
-    share = 1.0 if role in {"human", "system"} or _is_person(message) else _MACHINE_SHARE
-    for cue, weight, reason in _WEIGHTS:
-        if found & cue:
-            score += weight * share
-            reasons.append(reason)
-    if len(said) < _SHORT_CHARS:
-        score -= _SHORT
-        reasons.append("short")
-    return Importance(round(min(max(score, _SMALL_TALK), 1.0), 4), tuple(reasons))
+    score = 1 / (1 + exp(-sum(parts.values())))
+    told = sorted(
+        (name for name, part in parts.items() if name != "base" and abs(part) >= _LEAST_REASON),
+        key=lambda name: -abs(parts[name]),
+    )
+    reasons = (_REASONS[name] for name in told)
+    return Importance(round(score, 4), (f"{_role(message)} message", *reasons))
 
 
-def _is_person(message: BaseMessage) -> bool:
-    """Whether an AI message stands for a person: it carries a name, as in a logged chat."""
-    return message.type == "ai" and bool(message.name)
+def _role(message: BaseMessage) -> str:
+    return message.type.removesuffix("MessageChunk").lower()
+
+
+def _is_named(message: BaseMessage) -> bool:
+    """Whether it carries a name of its own, as in a logged chat between people."""
+    return message.name is not None and message.name.casefold() not in GENERIC_NAMES

@@ -38,6 +38,7 @@ from langchain_ctxmgr.errors import LogError, ReadOnlyLogError, StorageError
 from langchain_ctxmgr.events import Degraded, Listener, emit
 from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.memory.breaker import Breaker
+from langchain_ctxmgr.memory.importance import in_context
 from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.memory.relevance import SCORE_THRESHOLD
 from langchain_ctxmgr.prompt.layout import assemble, summary_message
@@ -66,6 +67,9 @@ from langchain_ctxmgr.view.stretch import stretch_of, stretch_window, traffic_to
 
 SUMMARY_SOURCES = 64
 """A summary is drawn from this many of the most important messages before the window."""
+ALL_SOURCES = 1_024
+"""The same where no question tells what to recall: the summary has the room, and all of a
+thread of that length is weighed."""
 RUNNING_SHARE = 0.75
 """Of a summary, for what was summed up beside the turns; the rest tells what came since."""
 TOOL_TRAFFIC_SHARE = 0.25
@@ -295,8 +299,11 @@ class Frames:
         running = yield from self._running(request.branch, window.start_slot)
         if running is not None:
             shares = share_out(is_summarized=True)
-        spare = min(shares.summary, room - window.tokens)
-        quote = yield from self._quote(request.branch, window, running, spare)
+        is_asked = _asks(turn.question)
+        spare = room - window.tokens
+        if is_asked:
+            spare = min(shares.summary, spare)
+        quote = yield from self._quote(request.branch, window, running, spare, is_all=not is_asked)
         shown = window.tokens + quote.summary.tokens
         spared = shares.history + shares.summary - shown
         grows = goes_on and max_tokens >= CACHED_ROOM_TOKENS
@@ -390,24 +397,35 @@ class Frames:
         )
 
     def _quote(
-        self, branch: Branch, window: Window, running: RunningSummary | None, max_tokens: int
+        self,
+        branch: Branch,
+        window: Window,
+        running: RunningSummary | None,
+        max_tokens: int,
+        *,
+        is_all: bool,
     ) -> Plan[Quote]:
-        """What stands for the messages before the window."""
+        """What stands for the messages before the window; `is_all`: nothing else does."""
         if max_tokens <= 0 or window.start_slot == 0:
             return NO_QUOTE
         erasures = self._erasures
         since = 0 if running is None else running.before_slot
         best = yield from call(
-            self._log.top, branch, before_slot=window.start_slot, limit=SUMMARY_SOURCES
+            self._log.top,
+            branch,
+            before_slot=window.start_slot,
+            limit=ALL_SOURCES if is_all else SUMMARY_SOURCES,
         )
         shown = window.seqs
         seqs = sorted(turn.seq for turn in best if turn.slot >= since and turn.seq not in shown)
-        key = (max_tokens, running, *seqs)
+        key = (max_tokens, running, is_all, *seqs)
         quote = self._quotes.get(key)
         if quote is None:
             scope = Scope(tenant_id=branch.tenant_id, thread_id=branch.thread_id)
             records = yield from call(self._log.fetch, scope, seqs)
             sources = sorted(records, key=lambda record: record.slot)
+            if is_all:
+                sources = _in_context(sources)
             quote = self._quoted(running, sources, max_tokens)
             with self._guard:
                 # Not where something was erased meanwhile: it may be what this was drawn from.
@@ -452,9 +470,9 @@ class Frames:
     ) -> Plan[Chosen]:
         """What is recalled for the question, from before the window, in at most `limit`."""
         question = turn.question
-        text = "" if question is None else message_text(question)
-        if question is None or not text.strip() or window.start_slot == 0:
+        if question is None or not _asks(question) or window.start_slot == 0:
             return NOTHING
+        text = message_text(question)
         while limit > 0:
             found = yield from self._parts.recall.find(
                 request.scope,
@@ -477,6 +495,22 @@ class Frames:
         """What `block` adds to the question it stands ahead of."""
         count = self._counter.messages
         return count(assemble(turn=[question], recalled=block)) - count([question])
+
+
+def _asks(question: BaseMessage | None) -> bool:
+    """Whether there are words to recall by."""
+    return question is not None and bool(message_text(question).strip())
+
+
+def _in_context(records: Sequence[LogRecord]) -> list[LogRecord]:
+    """The records with the importance they have among each other."""
+    weighed = in_context(
+        [record.message for record in records], [record.session for record in records]
+    )
+    return [
+        record._replace(importance=each.score)
+        for record, each in zip(records, weighed, strict=True)
+    ]
 
 
 def _frame(settled: Settled, window: Window, beside_fixed: int) -> Frame:

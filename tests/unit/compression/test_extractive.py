@@ -101,6 +101,19 @@ class TestExtractiveSummarizer:
         records = [record(0, same), record(1, same), record(2, "Payment is due on 14 May.")]
         assert summarize(records, 52, counter).source_ids == ("m0", "m2")
 
+    def test_short_messages_that_matter_stand_word_for_word(self, counter):
+        said = "The crane is old.\nIt failed twice.  Larsen knows."
+        filler = "Boats pass the harbour all day long, one after the other, as ever. " * 40
+        records = [record(0, filler, importance=0.1), record(1, said, importance=0.9)]
+        summary = summarize(records, 400, counter)
+        assert " ".join(said.split()) in " ".join(summary.text.split())
+        assert "m0" in summary.source_ids
+
+    def test_a_long_list_of_messages_is_not_cut_at_its_start(self, counter):
+        records = [record(i, f"Crane number {i} is old.", importance=0.1) for i in range(400)]
+        records.append(record(400, "The blue crane failed its check.", importance=0.9))
+        assert "m400" in summarize(records, 60, counter).source_ids
+
     def test_small_talk_and_questions_come_last(self, counter):
         said = ["Thanks, that is so great!", "Is the crane here?", "The crane is here."]
         summary = summarize([record(i, text) for i, text in enumerate(said)], 32, counter)
