@@ -72,7 +72,8 @@ from langchain_ctxmgr.storage.spool import Spool
 from langchain_ctxmgr.storage.vectors import VectorStore
 from langchain_ctxmgr.summaries.service import Summaries
 from langchain_ctxmgr.view.builder import ViewBuilder
-from langchain_ctxmgr.view.frame import Summarizer, ViewParts
+from langchain_ctxmgr.view.frame import ViewParts
+from langchain_ctxmgr.view.quotes import Summarizer
 
 if TYPE_CHECKING:
     from langchain_ctxmgr.chat_history import ContextChatMessageHistory
@@ -522,7 +523,7 @@ class ContextManager(Closable):
         return Memories(found.memories)
 
     def summarize(self, *, scope: Scope) -> Summary:
-        """The chat model's summary of a thread, brought up to date now.
+        """The overview of a thread by the chat model, brought up to date now.
 
         It covers whole sections (`ChatSummarizer.section_tokens`); empty before the first is
         complete. Otherwise it is made beside the turns, by itself. Where that is under way, here
@@ -530,7 +531,7 @@ class ContextManager(Closable):
 
         Raises:
             ValueError: If the manager has no chat model for summaries.
-            SummaryError: If the model's answer cannot be used; the summary stays what it was.
+            NoAnswerError: If the model does not answer; what it raises itself passes.
         """
         return run(self._by_model().update(self._thread(scope)))
 
@@ -541,9 +542,11 @@ class ContextManager(Closable):
     def resummarize(self, *, scope: Scope) -> Summary:
         """`summarize` from the first message on, whatever was summed up before.
 
+        `Resummarized` tells how far that had drifted.
+
         Raises:
             ValueError: If the manager has no chat model for summaries.
-            SummaryError: If an answer of the model cannot be used.
+            NoAnswerError: If the model does not answer; what it raises itself passes.
         """
         return run(self._by_model().remake(self._thread(scope)))
 

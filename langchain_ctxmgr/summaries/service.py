@@ -118,7 +118,8 @@ class Summaries:
         del spent["by_day"]
         hits = looked["process"] + looked["cache"] + looked["log"]
         asked = hits + looked["missing"]
-        return {"look_ups": looked, "hit_ratio": hits / asked if asked else 0.0, **spent}
+        ratio = hits / asked if asked else 0.0
+        return {"look_ups": looked, "hit_ratio": ratio, **spent, "drift": self._maker.drift}
 
     def close(self) -> None:
         """End the work beside the turns; what is left is found by the next process."""

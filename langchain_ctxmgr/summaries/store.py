@@ -31,8 +31,6 @@ _NEWEST: Final = "summary-newest"
 _KEPT_IN_LOG: Final = 64
 """Of a thread: forks go back to one of the newest."""
 _KEPT_HERE: Final = 256
-_LOOKED_BACK: Final = 4
-"""Sections a view looks back for a summary while newer ones are being made."""
 
 
 class Section(NamedTuple):
@@ -44,6 +42,17 @@ class Section(NamedTuple):
     end_slot: int
     """Its messages are before this slot."""
     key: str
+
+
+class Made(NamedTuple):
+    """A finished summary; 0 and None where there is none."""
+
+    number: int
+    """Of the section that it reaches to the end of."""
+    summary: RunningSummary | None
+
+
+NOT_MADE: Final = Made(0, None)
 
 
 @dataclass(slots=True)
@@ -78,24 +87,34 @@ class SummaryStore:
         self._erasures = 0
         self.look_ups = LookUps()
 
-    def newest(self, branch: Branch, before_slot: int) -> Plan[RunningSummary | None]:
-        """The summary that covers most of `branch` before `before_slot`, if there is one."""
-        if before_slot <= 0:
-            return None
+    def newest(
+        self, branch: Branch, *, before_slot: int | None = None, looked_back: int | None = None
+    ) -> Plan[Made]:
+        """The summary that covers most of `branch`, or of what stands before `before_slot`.
+
+        Args:
+            branch: The line of messages.
+            before_slot: None: all of it.
+            looked_back: So many sections are looked at, the newest first; None: all.
+        """
+        last = branch.head
+        if before_slot is not None:
+            ahead = yield from call(
+                self._log.read, branch, from_slot=before_slot - 1, before_slot=before_slot, limit=1
+            )
+            last = ahead[0] if ahead else None
+        if last is None:
+            return NOT_MADE
         made = yield from self.made(branch)
-        last = yield from call(
-            self._log.read, branch, from_slot=before_slot - 1, before_slot=before_slot, limit=1
-        )
-        if made == 0 or not last:
-            return None
-        newest = min(made, last[0].total_tokens // self._section_tokens)
-        for number in range(newest, max(0, newest - _LOOKED_BACK), -1):
+        newest = min(made, last.total_tokens // self._section_tokens)
+        oldest = 0 if looked_back is None else max(0, newest - looked_back)
+        for number in range(newest, oldest, -1):
             section = yield from self.section(branch, number)
-            if section is not None and section.end_slot <= before_slot:
+            if section is not None and (before_slot is None or section.end_slot <= before_slot):
                 found = yield from self.get(branch, section)
                 if found is not None:
-                    return found
-        return None
+                    return Made(number, found)
+        return NOT_MADE
 
     def made(self, branch: Branch) -> Plan[int]:
         """The number of the newest section of the thread that was ever summarized; 0 for none."""
