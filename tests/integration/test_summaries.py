@@ -129,6 +129,20 @@ class TestRolling:
             facts = [f"parcel {1000 + n}." for n in range(0, 90, 5)]
             assert sum(any(fact in text for text in read) for fact in facts) > 0.9 * len(facts)
 
+    def test_it_is_made_before_the_window_is_full(self, tmp_path):
+        model = ScriptedSummarizer()
+        settings = {"section_tokens": 1_500, "trigger_tokens": None}
+        with opened(tmp_path, model, **settings) as manager:
+            for turn in range(0, 400, 8):
+                manager.record(talk(8, first=turn), scope=SCOPE, at=START + timedelta(hours=turn))
+                made(manager)
+                asked = len(model.questions)
+                context = manager.prepare(scope=SCOPE, query="What now?")
+                assert len(model.questions) == asked
+                if context.full_tokens > context.max_tokens:
+                    break
+            assert "Facts:\n- The user said: Locker" in summary_of(context)
+
     def test_a_short_thread_is_not_summed_up(self, tmp_path):
         model = ScriptedSummarizer()
         with opened(tmp_path, model, trigger_tokens=4_000) as manager:
