@@ -57,7 +57,7 @@ NOT_MADE: Final = Made(0, None)
 
 @dataclass(slots=True)
 class LookUps:
-    """How often summaries were asked for, by where they were found."""
+    """How often summaries were asked for, by where they were found; an older one counts as none."""
 
     process: int = 0
     cache: int = 0
@@ -105,8 +105,10 @@ class SummaryStore:
             last = ahead[0] if ahead else None
         if last is None:
             return NOT_MADE
-        made = yield from self.made(branch)
-        newest = min(made, last.total_tokens // self._section_tokens)
+        made, complete = (yield from self.made(branch)), last.total_tokens // self._section_tokens
+        if made < complete:
+            self.look_ups.missing += 1
+        newest = min(made, complete)
         oldest = 0 if looked_back is None else max(0, newest - looked_back)
         for number in range(newest, oldest, -1):
             section = yield from self.section(branch, number)
