@@ -144,11 +144,13 @@ class Space(NamedTuple):
     """For these and the question."""
     least: int
     """For these and the tool traffic, at least."""
+    focused: int
+    """Of a frame, at most."""
 
     @property
     def room(self) -> int:
         """Of a frame, as far as the question goes."""
-        return self.max_tokens - self.asked
+        return min(self.max_tokens - self.asked, self.focused)
 
     @property
     def left(self) -> int:
