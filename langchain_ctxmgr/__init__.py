@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from langchain_ctxmgr.budget.allocation import ContextBudget, RiskLevel, Strategy
     from langchain_ctxmgr.budget.models import register_model
     from langchain_ctxmgr.compression.chat_summarizer import ChatSummarizer
+    from langchain_ctxmgr.condensing import Condensation
     from langchain_ctxmgr.errors import ContextOverflowError
     from langchain_ctxmgr.manager import ContextManager
     from langchain_ctxmgr.memory.retriever import MemoryRetriever
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChatSummarizer",
+    "Condensation",
     "ContextBudget",
     "ContextManager",
     "ContextOverflowError",
@@ -32,6 +34,7 @@ __all__ = [
 
 _HOMES = {
     "ChatSummarizer": "compression.chat_summarizer",
+    "Condensation": "condensing",
     "ContextBudget": "budget.allocation",
     "ContextManager": "manager",
     "ContextOverflowError": "errors",

@@ -26,6 +26,7 @@ from langchain_ctxmgr.budget.tokens import CACHE_SIZE, counter_for
 from langchain_ctxmgr.closable import Closable
 from langchain_ctxmgr.compression.chat_summarizer import ChatSummarizer
 from langchain_ctxmgr.compression.extractive import ExtractiveSummarizer
+from langchain_ctxmgr.condensing import Condensation, Condensed, Condenser, Summarize
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import Listener, Recorded, emit
 from langchain_ctxmgr.forking import ForkableLock
@@ -202,6 +203,15 @@ class ContextManager(Closable):
             model=model,
             listeners=self._listeners,
             log_breaker=breakers.log,
+            now=self._now,
+        )
+        self._condenser = Condenser(
+            log=log,
+            recall=self._recall,
+            summaries=self._summaries,
+            counter=self._counter,
+            budget=self._budget,
+            listeners=self._listeners,
             now=self._now,
         )
         self._eraser = Eraser(
@@ -553,6 +563,57 @@ class ContextManager(Closable):
     async def aresummarize(self, *, scope: Scope) -> Summary:
         """`resummarize` on an event loop."""
         return await arun(self._by_model().remake(self._thread(scope)))
+
+    def condense(
+        self,
+        *,
+        scope: Scope,
+        strategy: str | Summarize | Condensation = "progressive",
+        query: str | None = None,
+        max_tokens: int | None = None,
+    ) -> Condensed:
+        """A thread as a summary, by a strategy; the thread stays as it is.
+
+        By a chat model where the manager has one for summaries, else in the messages' own
+        sentences; these also take the place of a strategy that fails or is too little borne out.
+
+        Args:
+            scope: The thread.
+            strategy: `conversation_summary`, `key_points`, `progressive` (the running summary and
+                what came since), `importance_extract`, `query_focused`, a callable of the caller's
+                own (`condensing.Summarize`), or a `Condensation` with settings.
+            query: What the summary is for; `query_focused` needs it.
+            max_tokens: Of the summary, at most; by default half of what the messages take, or a
+                fifth where the thread is near its limit.
+
+        Raises:
+            ValueError: If an argument is not what it must be.
+        """
+        return run(self._condensed(scope, strategy, query, max_tokens))
+
+    async def acondense(
+        self,
+        *,
+        scope: Scope,
+        strategy: str | Summarize | Condensation = "progressive",
+        query: str | None = None,
+        max_tokens: int | None = None,
+    ) -> Condensed:
+        """`condense` on an event loop."""
+        return await arun(self._condensed(scope, strategy, query, max_tokens))
+
+    def _condensed(
+        self,
+        scope: Scope,
+        strategy: str | Summarize | Condensation,
+        query: str | None,
+        max_tokens: int | None,
+    ) -> Plan[Condensed]:
+        thread = self._thread(scope)
+        how = strategy if isinstance(strategy, Condensation) else Condensation(strategy=strategy)
+        question = "" if query is None else text_of("query", query)
+        limit = None if max_tokens is None else positive("max_tokens", max_tokens)
+        return (yield from self._condenser.condense(thread, how, question, limit))
 
     def _by_model(self) -> Summaries:
         if self._summaries is None:

@@ -114,7 +114,7 @@ class ChatSummarizer:
     @property
     def instructions(self) -> str:
         """What the model is told."""
-        text = _default_prompt() if self.prompt is None else self.prompt
+        text = prompt_text("rolling_summary") if self.prompt is None else self.prompt
         return text.replace("{max_words}", str(int(self.max_tokens * _WORDS_PER_TOKEN)))
 
     @property
@@ -336,7 +336,7 @@ def _checked(
     for answer in answers:
         ids = dict.fromkeys(each for name in answer.sources for each in names.get(name, ()))
         sources = [known[each] for each in ids or everything if each in known]
-        evidence = Evidence([_source(record) for record in sources])
+        evidence = Evidence([source_of(record) for record in sources])
         problem = evidence.problem(answer.text) if ids else "it names no source"
         if problem is None:
             cited = tuple(_cited(record) for record in sources)
@@ -357,7 +357,8 @@ def _quoted(kind: Kind, record: LogRecord, text: str) -> Statement:
     return Statement(kind=kind, text=said, sources=(_cited(record),))
 
 
-def _source(record: LogRecord) -> Source:
+def source_of(record: LogRecord) -> Source:
+    """A recorded message as statements are held against it."""
     return Source(text=message_text(record.message), speaker=_speaker(record), at=record.at)
 
 
@@ -376,10 +377,7 @@ def _shown(record: LogRecord) -> str:
 
 
 @cache
-def _default_prompt() -> str:
-    return (
-        files("langchain_ctxmgr.compression")
-        .joinpath("prompts/rolling_summary.txt")
-        .read_text("utf-8")
-        .strip()
-    )
+def prompt_text(name: str) -> str:
+    """The instructions in `prompts/<name>.txt`."""
+    folder = files("langchain_ctxmgr.compression").joinpath("prompts")
+    return folder.joinpath(f"{name}.txt").read_text("utf-8").strip()

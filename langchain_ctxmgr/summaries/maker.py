@@ -101,7 +101,7 @@ class SummaryMaker:
         self._counter = counter
         self._trigger_tokens = trigger_tokens
         self._listeners = listeners
-        self._spending = Spending(
+        self.spending = Spending(
             summarizer.model, summarizer.max_cost_per_day, listeners=listeners, now=now
         )
         self.breaker = Breaker(
@@ -140,7 +140,7 @@ class SummaryMaker:
     @property
     def spent(self) -> Spent:
         """What the model has taken in this process."""
-        return self._spending.spent
+        return self.spending.spent
 
     def update(self, scope: Scope) -> Plan[RunningSummary | None]:
         """The summary of a thread's newest branch, made as far as its sections are complete.
@@ -202,7 +202,7 @@ class SummaryMaker:
             return True
         if (yield from self._store.newest(branch)).number >= self._store.complete(branch):
             return True
-        if self._spending.is_over_cap(tenant_id):
+        if self.spending.is_over_cap(tenant_id):
             return False
         claim = _Claim.of(branch)
         if not (yield from self._claimed(claim)):
@@ -220,7 +220,7 @@ class SummaryMaker:
         number, summary = NOT_MADE if anew else (yield from self._store.newest(branch))
         for due in range(number + 1, self._store.complete(branch) + 1):
             section = yield from self._store.section(branch, due)
-            if section is None or self._spending.is_over_cap(branch.tenant_id):
+            if section is None or self.spending.is_over_cap(branch.tenant_id):
                 break
             summary = yield from self._made(branch, section, summary, claim)
         return summary
@@ -306,7 +306,7 @@ class SummaryMaker:
                 part,
                 cited,
                 self._counter,
-                lambda reply: self._spending.paid(branch.tenant_id, reply),
+                lambda reply: self.spending.paid(branch.tenant_id, reply),
             )
             cited |= {piece.record.message_id: piece.record for piece in part}
             update = update.then(after)

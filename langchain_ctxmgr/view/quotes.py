@@ -106,13 +106,19 @@ class Quotes:
         told = None
         if running is not None:
             room = int(max_tokens * RUNNING_SHARE) if seqs else max_tokens
-            told = self._told(running, question, room)
+            told = told_of(running, question, room, self._counter)
         key = (max_tokens, told and told.summary.text, *seqs)
         quote = self._kept.get(key)
         if quote is None:
             scope = Scope(tenant_id=branch.tenant_id, thread_id=branch.thread_id)
             records = yield from call(self._log.fetch, scope, seqs)
-            quote = self._made(told, sorted(records, key=lambda record: record.slot), max_tokens)
+            quote = completed(
+                told,
+                sorted(records, key=lambda record: record.slot),
+                max_tokens,
+                summarizer=self._summarizer,
+                counter=self._counter,
+            )
             with self._guard:
                 # Not where something was erased meanwhile: it may be what this was drawn from.
                 if self._erasures == erasures:
@@ -129,35 +135,52 @@ class Quotes:
         if self._summaries is not None:
             self._summaries.forget()
 
-    def _told(self, running: RunningSummary, question: str, room: int) -> Quote:
-        """The overview, and what else bears on `question`, in at most `room` tokens."""
-        counter = self._counter
-        noted = bearing_on(
-            question,
-            running.sections,
-            beside=fitting(running.statements, int(room * (1 - NOTES_SHARE)), counter),
-            max_tokens=int(room * NOTES_SHARE),
-            counter=counter,
-        )
-        overview = fitting(running.statements, room - noted_tokens(noted, counter), counter)
-        return Quote.of_statements(overview, counter, noted=noted)
 
-    def _made(self, told: Quote | None, sources: Sequence[LogRecord], max_tokens: int) -> Quote:
-        """`told`, and what the summarizer makes of `sources`, which came after it."""
-        counter, summarize = self._counter, self._summarizer.summarize
-        if told is None:
-            summary = summarize(sources, max_tokens, counter)
-            return Quote.of(self._priced(summary, max_tokens), sources)
-        since = Quote.of(summarize(sources, max_tokens - told.summary.tokens, counter), sources)
-        both = Summary(
-            text=told.summary.text + since.summary.text,
-            tokens=0,
-            source_ids=tuple(dict.fromkeys(told.summary.source_ids + since.summary.source_ids)),
-        )
-        priced = self._priced(both, max_tokens)
-        return told if priced is EMPTY else Quote(priced, {**since.carried, **told.carried})
+def told_of(
+    running: RunningSummary,
+    question: str,
+    max_tokens: int,
+    counter: TokenCounter,
+    *,
+    notes_share: float = NOTES_SHARE,
+) -> Quote:
+    """What of the sections' notes bears on `question`, and the overview in the room they leave."""
+    noted = bearing_on(
+        question,
+        running.sections,
+        beside=fitting(running.statements, int(max_tokens * (1 - notes_share)), counter),
+        max_tokens=int(max_tokens * notes_share),
+        counter=counter,
+    )
+    overview = [each for each in running.statements if each not in noted]
+    room = max_tokens - noted_tokens(noted, counter)
+    return Quote.of_statements(fitting(overview, room, counter), counter, noted=noted)
 
-    def _priced(self, summary: Summary, max_tokens: int) -> Summary:
-        """The summary at what its message costs; none where it is over its bound."""
-        cost = self._counter.message(summary_message(summary.text)) if summary.text else 0
-        return replace(summary, tokens=cost) if 0 < cost <= max_tokens else EMPTY
+
+def completed(
+    told: Quote | None,
+    sources: Sequence[LogRecord],
+    max_tokens: int,
+    *,
+    summarizer: Summarizer,
+    counter: TokenCounter,
+) -> Quote:
+    """`told`, and what `summarizer` makes of `sources`, which it does not tell of."""
+    summarize = summarizer.summarize
+    if told is None:
+        summary = summarize(sources, max_tokens, counter)
+        return Quote.of(_priced(summary, max_tokens, counter), sources)
+    since = Quote.of(summarize(sources, max_tokens - told.summary.tokens, counter), sources)
+    both = Summary(
+        text=told.summary.text + since.summary.text,
+        tokens=0,
+        source_ids=tuple(dict.fromkeys(told.summary.source_ids + since.summary.source_ids)),
+    )
+    priced = _priced(both, max_tokens, counter)
+    return told if priced is EMPTY else Quote(priced, {**since.carried, **told.carried})
+
+
+def _priced(summary: Summary, max_tokens: int, counter: TokenCounter) -> Summary:
+    """The summary at what its message costs; none where it is over its bound."""
+    cost = counter.message(summary_message(summary.text)) if summary.text else 0
+    return replace(summary, tokens=cost) if 0 < cost <= max_tokens else EMPTY

@@ -361,4 +361,4 @@ class TestCap:
                 made(manager)
             maker = manager._summaries._maker
             assert set(maker.spent.by_day) == {("acme", day[0].date())}
-            assert maker._spending._told <= {("acme", day[0].date())}
+            assert maker.spending._told <= {("acme", day[0].date())}
