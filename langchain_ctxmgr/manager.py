@@ -713,7 +713,8 @@ class ContextManager(Closable):
         records it is behind the log, None without one. `prompt_cache`: by model, what the
         provider's cache gave beside what was to be expected (`PromptCacheFigures`), of the
         answers recorded here that tell their usage. `summaries`, with a chat model for them:
-        look-ups by where they were found, calls, tokens and USD of this process.
+        look-ups by where they were found; calls, tokens and USD of this process, and the USD
+        of what others had made; the `drift` that `resummarize` found last.
 
         Raises:
             ValueError: If the scope names a user: a user's figures cannot be told apart yet.

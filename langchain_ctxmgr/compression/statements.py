@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -94,13 +95,14 @@ class RunningSummary:
     """The notes of each section, the oldest first: `levels` says which are shown."""
     supported: float
     """Share of what the model wrote last that its sources bear out, 0 to 1."""
-    cost_usd: str | None = None
-    """What making it took, as a decimal; None where the price is unknown."""
+    cost_usd: Decimal | None = None
+    """What making it took; None where the price is unknown."""
 
     def to_bytes(self) -> bytes:
         """For keeping."""
         levels = [_rows(self.statements), [_rows(section) for section in self.sections]]
-        fields = (_FORMAT, self.before_slot, *levels, self.supported, self.cost_usd)
+        cost = None if self.cost_usd is None else str(self.cost_usd)
+        fields = (_FORMAT, self.before_slot, *levels, self.supported, cost)
         return json.dumps(fields).encode("ascii")
 
     @classmethod
@@ -116,9 +118,9 @@ class RunningSummary:
                 statements=_statements(rows),
                 sections=tuple(map(_statements, sections)),
                 supported=float(supported),
-                cost_usd=cost_usd,
+                cost_usd=None if cost_usd is None else Decimal(cost_usd),
             )
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, ArithmeticError):
             return None
 
 

@@ -176,10 +176,12 @@ class SummaryMaker:
         return after
 
     def _waited_for(self, branch: Branch, *, anew: bool) -> Plan[RunningSummary | None]:
-        claim = _Claim.of(branch)
-        while not (yield from self._claimed(claim)):
-            yield from call(moment.sleep)
-        return (yield from self._alone(claim, self._up_to_date(branch, claim, anew=anew)))
+        while True:
+            claim = _Claim.of(branch)
+            while not (yield from self._claimed(claim)):
+                yield from call(moment.sleep)
+            with suppress(_TakenOverError):  # what whoever took over makes is found then
+                return (yield from self._alone(claim, self._up_to_date(branch, claim, anew=anew)))
 
     def _followed(self, tenant_id: str, is_ending: Callable[[], bool]) -> Plan[bool]:
         marks = yield from call(self._log.marks, tenant_id, _TASK)
@@ -260,7 +262,7 @@ class SummaryMaker:
             statements=levels.overview,
             sections=levels.sections,
             supported=update.supported,
-            cost_usd=None if taken is None else str(taken),
+            cost_usd=taken,
         )
         yield from self._store.put(branch, section, summary, erasures=erasures)
         event = Summarized(

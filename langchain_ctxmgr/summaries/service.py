@@ -159,7 +159,8 @@ class Summaries:
         hits = looked["process"] + looked["cache"] + looked["log"]
         asked = hits + looked["missing"]
         ratio = hits / asked if asked else 0.0
-        return {"look_ups": looked, "hit_ratio": ratio, **spent, "drift": self._maker.drift}
+        made = {"saved_usd": self.store.saved_usd, "drift": self._maker.drift}
+        return {"look_ups": looked, "hit_ratio": ratio, **spent, **made}
 
     def close(self) -> None:
         """End the work beside the turns; what is left is found by the next process."""

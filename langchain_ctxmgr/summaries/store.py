@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
@@ -86,6 +87,8 @@ class SummaryStore:
         self._guard = ForkableLock()
         self._erasures = 0
         self.look_ups = LookUps()
+        self.saved_usd = Decimal(0)
+        """What summaries took that were found here as others had made them."""
 
     def newest(
         self, branch: Branch, *, before_slot: int | None = None, looked_back: int | None = None
@@ -178,6 +181,7 @@ class SummaryStore:
             self.look_ups.cache += 1
         else:
             self.look_ups.log += 1
+        self.saved_usd += found.cost_usd or 0
         self._keep_here(own, found, erasures)
         return found
 

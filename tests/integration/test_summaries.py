@@ -361,6 +361,7 @@ class TestFoundAgain:
             assert looked["log"] >= 1
             manager.summarize(scope=SCOPE)
             assert manager.stats()["summaries"]["look_ups"]["process"] >= 1
+            assert manager.stats()["summaries"]["saved_usd"] > 0
         assert second.questions == []
 
     def test_what_a_process_left_undone_the_next_one_does(self, tmp_path):
