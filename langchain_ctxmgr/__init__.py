@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from langchain_ctxmgr.condensing import Condensation
     from langchain_ctxmgr.errors import ContextOverflowError
     from langchain_ctxmgr.manager import ContextManager
+    from langchain_ctxmgr.memory.facts.values import Fact
     from langchain_ctxmgr.memory.retriever import MemoryRetriever
     from langchain_ctxmgr.records import PreparedContext, Scope
 
@@ -24,6 +25,7 @@ __all__ = [
     "ContextBudget",
     "ContextManager",
     "ContextOverflowError",
+    "Fact",
     "MemoryRetriever",
     "PreparedContext",
     "RiskLevel",
@@ -38,6 +40,7 @@ _HOMES = {
     "ContextBudget": "budget.allocation",
     "ContextManager": "manager",
     "ContextOverflowError": "errors",
+    "Fact": "memory.facts.values",
     "MemoryRetriever": "memory.retriever",
     "PreparedContext": "records",
     "RiskLevel": "budget.allocation",

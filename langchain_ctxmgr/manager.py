@@ -26,7 +26,7 @@ from langchain_ctxmgr.budget.tokens import CACHE_SIZE, counter_for
 from langchain_ctxmgr.closable import Closable
 from langchain_ctxmgr.compression.chat_summarizer import ChatSummarizer
 from langchain_ctxmgr.compression.extractive import ExtractiveSummarizer
-from langchain_ctxmgr.condensing import Condensation, Condensed, Condenser, Summarize
+from langchain_ctxmgr.condensing import Condenser
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import Listener, Recorded, emit
 from langchain_ctxmgr.forking import ForkableLock
@@ -47,6 +47,7 @@ from langchain_ctxmgr.intake import (
 from langchain_ctxmgr.memory.breaker import Breakers
 from langchain_ctxmgr.memory.cached import Cached
 from langchain_ctxmgr.memory.embeddings import Embedder, embeddings_from
+from langchain_ctxmgr.memory.facts.service import Facts
 from langchain_ctxmgr.memory.indexer import Indexer, Progress
 from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.memory.relevance import SCORE_THRESHOLD
@@ -63,8 +64,8 @@ from langchain_ctxmgr.records import (
     PreparedContext,
     Scope,
     Stats,
-    Summary,
 )
+from langchain_ctxmgr.remembering import Memorizer, Remembers
 from langchain_ctxmgr.retention import Eraser
 from langchain_ctxmgr.settings import Settings, require
 from langchain_ctxmgr.storage.cache import Cache
@@ -72,6 +73,7 @@ from langchain_ctxmgr.storage.message_log import MessageLog, Verification
 from langchain_ctxmgr.storage.spool import Spool
 from langchain_ctxmgr.storage.vectors import VectorStore
 from langchain_ctxmgr.summaries.service import Summaries
+from langchain_ctxmgr.summarizing import Summarizes
 from langchain_ctxmgr.view.builder import ViewBuilder
 from langchain_ctxmgr.view.frame import ViewParts
 from langchain_ctxmgr.view.quotes import Summarizer
@@ -81,7 +83,7 @@ if TYPE_CHECKING:
     from langchain_ctxmgr.folder import Folder
 
 
-class ContextManager(Closable):
+class ContextManager(Closable, Remembers, Summarizes):
     """Records conversations and prepares contexts from them.
 
     `open` is the usual way in: a folder with a SQLite log and a Qdrant Edge shard. Over
@@ -213,6 +215,13 @@ class ContextManager(Closable):
             budget=self._budget,
             listeners=self._listeners,
             now=self._now,
+        )
+        self._memorizer = Memorizer(
+            log=log,
+            recorder=self._recorder,
+            indexer=self._indexer,
+            facts=Facts(log),
+            counter=self._counter,
         )
         self._eraser = Eraser(
             log=log,
@@ -532,94 +541,6 @@ class ContextManager(Closable):
         )
         return Memories(found.memories)
 
-    def summarize(self, *, scope: Scope) -> Summary:
-        """The overview of a thread by the chat model, brought up to date now.
-
-        It covers whole sections (`ChatSummarizer.section_tokens`); empty before the first is
-        complete. Otherwise it is made beside the turns, by itself. Where that is under way, here
-        or in another process, it is waited for.
-
-        Raises:
-            ValueError: If the manager has no chat model for summaries.
-            NoAnswerError: If the model does not answer; what it raises itself passes.
-        """
-        return run(self._by_model().update(self._thread(scope)))
-
-    async def asummarize(self, *, scope: Scope) -> Summary:
-        """`summarize` on an event loop."""
-        return await arun(self._by_model().update(self._thread(scope)))
-
-    def resummarize(self, *, scope: Scope) -> Summary:
-        """`summarize` from the first message on, whatever was summed up before.
-
-        `Resummarized` tells how far that had drifted.
-
-        Raises:
-            ValueError: If the manager has no chat model for summaries.
-            NoAnswerError: If the model does not answer; what it raises itself passes.
-        """
-        return run(self._by_model().remake(self._thread(scope)))
-
-    async def aresummarize(self, *, scope: Scope) -> Summary:
-        """`resummarize` on an event loop."""
-        return await arun(self._by_model().remake(self._thread(scope)))
-
-    def condense(
-        self,
-        *,
-        scope: Scope,
-        strategy: str | Summarize | Condensation = "progressive",
-        query: str | None = None,
-        max_tokens: int | None = None,
-    ) -> Condensed:
-        """A thread as a summary, by a strategy; the thread stays as it is.
-
-        By a chat model where the manager has one for summaries, else in the messages' own
-        sentences; these also take the place of a strategy that fails or is too little borne out.
-
-        Args:
-            scope: The thread.
-            strategy: `conversation_summary`, `key_points`, `progressive` (the running summary and
-                what came since), `importance_extract`, `query_focused`, a callable of the caller's
-                own (`condensing.Summarize`), or a `Condensation` with settings.
-            query: What the summary is for; `query_focused` needs it.
-            max_tokens: Of the summary, at most; by default half of what the messages take, or a
-                fifth where the thread is near its limit.
-
-        Raises:
-            ValueError: If an argument is not what it must be.
-        """
-        return run(self._condensed(scope, strategy, query, max_tokens))
-
-    async def acondense(
-        self,
-        *,
-        scope: Scope,
-        strategy: str | Summarize | Condensation = "progressive",
-        query: str | None = None,
-        max_tokens: int | None = None,
-    ) -> Condensed:
-        """`condense` on an event loop."""
-        return await arun(self._condensed(scope, strategy, query, max_tokens))
-
-    def _condensed(
-        self,
-        scope: Scope,
-        strategy: str | Summarize | Condensation,
-        query: str | None,
-        max_tokens: int | None,
-    ) -> Plan[Condensed]:
-        thread = self._thread(scope)
-        how = strategy if isinstance(strategy, Condensation) else Condensation(strategy=strategy)
-        question = "" if query is None else text_of("query", query)
-        limit = None if max_tokens is None else positive("max_tokens", max_tokens)
-        return (yield from self._condenser.condense(thread, how, question, limit))
-
-    def _by_model(self) -> Summaries:
-        if self._summaries is None:
-            raise ValueError("summarizer must be a chat model or a ChatSummarizer for this")
-        return self._summaries
-
     def history(self, *, scope: Scope) -> list[BaseMessage]:
         """Every message ever recorded in a thread, verbatim, in the order recorded.
 
@@ -767,6 +688,9 @@ class ContextManager(Closable):
     def _scope(self, scope: object) -> Scope:
         self._require_open()
         return scope_of(scope, self._tenant_id)
+
+    def _moment(self) -> datetime:
+        return self._now()
 
     def _thread(self, scope: object) -> Scope:
         self._require_open()

@@ -13,6 +13,7 @@ from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.errors import ShardInUseError, StorageError
 from langchain_ctxmgr.folder import Folder
 from langchain_ctxmgr.memory.cached import Cached
+from langchain_ctxmgr.memory.facts.service import memories_of
 from langchain_ctxmgr.memory.indexer import Indexer
 from langchain_ctxmgr.recording import Recorder
 from langchain_ctxmgr.records import ErasureReceipt, Scope
@@ -36,18 +37,25 @@ class Eraser:
         Raises:
             StorageError: If a part cannot be cleaned; the message says which.
         """
-        yield from self.recorder.erase(scope)
-        erased = yield from call(self.log.erase, scope)
+        # What was learned beside a thread goes with it; a tenant's goes with the tenant.
+        also = () if scope.thread_id is None else (memories_of(scope),)
+        messages = vectors = derived = 0
+        left = list[StorageError]()
+        for each in (scope, *also):
+            yield from self.recorder.erase(each)
+            erased = yield from call(self.log.erase, each)
+            messages += erased.messages
+            derived += erased.derived
         self.views.forget()
-        vectors, left = 0, list[StorageError]()
-        try:
-            vectors = yield from self._from_vectors(scope, folder)
-        except StorageError as error:
-            left.append(error)
-        try:
-            yield from self.cached.erase(scope)
-        except StorageError as error:
-            left.append(error)
+        for each in (scope, *also):
+            try:
+                vectors += yield from self._from_vectors(each, folder)
+            except StorageError as error:
+                left.append(error)
+            try:
+                yield from self.cached.erase(each)
+            except StorageError as error:
+                left.append(error)
         if left:
             raise StorageError(
                 f"{scope} is erased from the log, and not everywhere yet: "
@@ -57,9 +65,9 @@ class Eraser:
         return ErasureReceipt(
             scope=scope,
             at=at,
-            messages=erased.messages,
+            messages=messages,
             vectors=vectors,
-            derived=erased.derived,
+            derived=derived,
         )
 
     def _from_vectors(self, scope: Scope, folder: Folder | None) -> Plan[int]:

@@ -25,6 +25,8 @@ READ_CHARS = 32_768
 """An excerpt is looked for in so much of a message: 10 ms of work."""
 MAX_MISSES = 24
 """Messages in a row that did not fit: then the budget is as full as it gets."""
+LEAST_READ = 8
+"""Messages read at once, however few are wanted: some say what was said already."""
 MAX_REFUSED = 16
 """So many of those left out are accounted for, the best ones."""
 CUT_MARK = "[\u2026]"
@@ -89,6 +91,12 @@ class Packing:
     @property
     def _left(self) -> float:
         return float("inf") if self._max_tokens is None else self._max_tokens - self.block.tokens
+
+    def reads(self, at_most: int) -> int:
+        """How many messages to read at once: hardly more than are wanted."""
+        if self._k is None:
+            return at_most
+        return min(at_most, max(self._k - len(self.memories), LEAST_READ))
 
     def may_fit(self, turn: Turn) -> bool:
         """Whether reading the message is worth it: it may fit, or must be cut anyway."""

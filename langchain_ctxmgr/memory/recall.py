@@ -13,11 +13,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
-from heapq import nsmallest
 from itertools import chain
 from operator import attrgetter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.budget.tokens import TokenCounter
@@ -65,8 +65,6 @@ NEAR_BEST = 96
 word with the question, while the turn before it does."""
 NEAR_TURNS = 512
 """So many turns are read along with the best hits: the fewer hits, the farther around each."""
-FARTHEST = 12
-"""No neighbour is farther off than so many slots."""
 TAIL_LIMIT = 256
 """Candidates from what the index does not hold yet."""
 LATE_LIMIT = 320
@@ -109,7 +107,7 @@ class _Hits:
     last_seq: int = 0
     """Of the tenant's newest record; 0 where no word was looked for."""
 
-    def add(self, arm: str, hits: Iterable[Hit]) -> None:
+    def add(self, arm: str, hits: Iterable[tuple[int, float]]) -> None:
         scores = self.arms.get(arm)
         if not scores:
             self.arms[arm] = dict(hits)
@@ -134,22 +132,23 @@ class _Hits:
 
     def foremost(self, limit: int) -> list[int]:
         """The `limit` candidates that come first in any of the arms."""
-        place: dict[int, int] = {}
-        for scores in self.arms.values():
-            for rank, seq in enumerate(sorted(scores, key=lambda seq: (-scores[seq], seq))):
-                place[seq] = min(rank, place.get(seq, rank))
-        return nsmallest(limit, place, key=lambda seq: (place[seq], seq))
+        ranked = [_ranked(scores) for scores in self.arms.values()]
+        seqs = np.concatenate(ranked)
+        places = np.concatenate([np.arange(len(each)) for each in ranked])
+        seqs = seqs[np.lexsort((seqs, places))]
+        _, firsts = np.unique(seqs, return_index=True)
+        return seqs[np.sort(firsts)[:limit]].tolist()
 
     def best(self) -> list[int]:
         """The best hits of each leading arm."""
-        leading = (self.arms.get(arm, {}) for arm in _LEADING_ARMS)
-        return sorted(
-            {
-                seq
-                for scores in leading
-                for seq in nsmallest(NEAR_BEST, scores, key=lambda seq: (-scores[seq], seq))
-            }
-        )
+        leading = [_ranked(self.arms.get(arm, {}))[:NEAR_BEST] for arm in _LEADING_ARMS]
+        return np.unique(np.concatenate(leading)).tolist()
+
+
+def _ranked(scores: Mapping[int, float]) -> NDArray[np.int64]:
+    """The `seq`s with the best score first, ties by `seq`."""
+    seqs = np.fromiter(scores, np.int64, len(scores))
+    return seqs[np.lexsort((seqs, -np.fromiter(scores.values(), np.float64, len(scores))))]
 
 
 class Recall:
@@ -342,7 +341,7 @@ class Recall:
         seqs = sorted(codes)
         found = met([codes[seq] for seq in seqs], tokens.vectors, weights)
         for arm, scores in ((LATE, found.similar), (FIRST, found.first)):
-            hits.add(arm, map(Hit, seqs, scores.tolist()))
+            hits.add(arm, zip(seqs, scores.tolist(), strict=True))
 
     def _rarity(self, hits: _Hits, scope: Scope, read: Question) -> Plan[dict[int, float] | None]:
         """How rare each of the question's words is, by term; nothing of one never said.
@@ -439,10 +438,11 @@ class Recall:
         ranking: Iterator[int] = iter(np.argsort(-scored.total, kind="stable").tolist())
         while not packing.is_full:
             page: dict[int, int] = {}
+            at_once = packing.reads(PAGE)
             for row in ranking:
                 if packing.may_fit(turns[row]):
                     page[turns[row].seq] = row
-                    if len(page) == PAGE:
+                    if len(page) == at_once:
                         break
             if not page:
                 return
@@ -473,18 +473,22 @@ def _in_view(
 def _arms(turns: Sequence[Turn], hits: _Hits) -> Arms:
     """The hits as columns in the order of `turns`; NaN where an arm did not find one."""
     columns: dict[str, np.ndarray] = {}
-    row_of = {turn.seq: row for row, turn in enumerate(turns)}
-    unknown = np.zeros(len(turns), dtype=bool)
-    unknown[[row_of[seq] for seq in hits.unindexed if seq in row_of]] = True
+    seqs = np.array([turn.seq for turn in turns])
+    rows = np.argsort(seqs)
+    seqs = seqs[rows]
+    unknown = rows[np.isin(seqs, list(hits.unindexed))]
     for arm in (BM25, TERMS, PAIRS, DENSE, LATE, FIRST):
+        scores = hits.arms.get(arm, {})
+        found = np.fromiter(scores, np.int64, len(scores))
+        at = np.minimum(np.searchsorted(seqs, found), len(seqs) - 1)
+        is_shown = seqs[at] == found
+        values = np.fromiter(scores.values(), np.float64, len(scores))
         column = np.full(len(turns), np.nan)
-        for seq, found in hits.arms.get(arm, {}).items():
-            if seq in row_of:
-                column[row_of[seq]] = found
+        column[rows[at[is_shown]]] = values[is_shown]
         if arm in {DENSE, LATE}:
             if np.isnan(column).all():
                 continue
-            column = np.where(unknown, np.nanmean(column), column)
+            column[unknown] = np.nanmean(column)
         columns[arm] = column
     return Arms(
         columns[BM25],
@@ -498,7 +502,7 @@ def _arms(turns: Sequence[Turn], hits: _Hits) -> Arms:
 
 def _reach(hits: int) -> int:
     """How many slots around each of the best hits are looked at."""
-    return min(max(NEIGHBOURS, NEAR_TURNS // (2 * max(hits, 1))), FARTHEST)
+    return max(NEIGHBOURS, NEAR_TURNS // (2 * max(hits, 1)))
 
 
 _NEAR = timedelta(days=3)

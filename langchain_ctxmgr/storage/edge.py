@@ -46,6 +46,7 @@ from langchain_ctxmgr.storage.vectors import (
     VectorQuery,
     checked_ask,
     conditions,
+    scope_key,
 )
 
 SLICE_POINTS = 16
@@ -86,6 +87,9 @@ class EdgeVectorStore:
         """Shards by name that are made or removed while others use the store."""
         self._files = ForkableLock()
         """Held while that goes on; taken after `_lock` where both are."""
+        self._corpus: tuple[str, edge.IdfParams] | None = None
+        """The corpus of the scope asked last: one question is several queries, and Edge
+        counts in a thread of its own, which a busy machine takes milliseconds to wake."""
         self._pid: int | None = None
         self._closed = False
         self._unflushed = 0
@@ -143,7 +147,9 @@ class EdgeVectorStore:
         """
         asks = [checked_ask(scope, query, before_slot, self.dense) for query in queries]
         with self._opened() as shard:
-            return edge_shard.search(shard, scope, asks) if any(asks) else [[] for _ in asks]
+            if not any(asks):
+                return [[] for _ in asks]
+            return edge_shard.search(shard, self._idf(shard, scope), asks)
 
     def codes(self, scope: Scope, ids: Sequence[int]) -> dict[int, str]:
         """The codes of these points, by id, of those in `scope`: 2 ms for 500."""
@@ -362,7 +368,7 @@ class EdgeVectorStore:
         with self._files:
             for shard in self._shards():
                 shard.close()
-        self._shard = self._next = self._index = self._pid = None
+        self._shard = self._next = self._index = self._corpus = self._pid = None
 
     def _upsert(self, points: Sequence[Point]) -> Steps[None]:
         ready: list[edge.Point] = []
@@ -386,7 +392,14 @@ class EdgeVectorStore:
                     shard.flush()
                     self._unflushed = 0
 
+    def _idf(self, shard: edge.EdgeShard, scope: Scope) -> edge.IdfParams:
+        key = scope_key(scope)
+        if self._corpus is None or self._corpus[0] != key:
+            self._corpus = (key, edge_shard.corpus(shard, scope))
+        return self._corpus[1]
+
     def _update(self, shard: edge.EdgeShard, operation: edge.UpdateOperation) -> None:
+        self._corpus = None
         shard.update(operation)
         if self._next is not None:
             self._next.update(operation)

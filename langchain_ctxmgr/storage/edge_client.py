@@ -1,21 +1,21 @@
 """`EdgeClient`: the calls of a `QdrantClient` that a LangGraph store makes, inside this process.
 
-Each collection is one Qdrant Edge shard in a folder of its own. What Edge takes has the names
-of qdrant-client's models, so requests are passed on part by part.
+Each collection is one Qdrant Edge shard in a folder of its own, which `collection.json` names.
+What Edge takes has the names of qdrant-client's models, so requests are passed on part by part.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
+import shutil
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
-from uuid import UUID
+from typing import Any, Final, NamedTuple, cast
+from uuid import uuid4
 
 import qdrant_edge as edge
 from qdrant_client.http import models
@@ -23,20 +23,34 @@ from qdrant_client.http import models
 from langchain_ctxmgr.closable import Closable
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.storage.edge_owner import Ownership
+from langchain_ctxmgr.storage.edge_requests import (
+    client_id,
+    dense_params,
+    edge_id,
+    filter_of,
+    index_params,
+    payload_of,
+    query_request,
+    record_of,
+    sparse_params,
+    vectors_of,
+)
 from langchain_ctxmgr.storage.edge_shard import require_segments, storage_errors
 
 _SETTINGS: Final = "collection.json"
+_SHARD: Final = "shard-"
+_COPIED_AT_ONCE: Final = 64
 _VERSION: Final = "1.19.0"
 """Of the server whose answers Edge's are like."""
-_TRUTHS: Final = "_truths"
-"""Where a payload's booleans are kept as text: Edge's Python binding takes True for 1."""
-_SIMPLE_KEY: Final = re.compile(r"[A-Za-z0-9_\-]+")
-_DISTANCES: Final = {
-    models.Distance.COSINE: edge.Distance.Cosine,
-    models.Distance.DOT: edge.Distance.Dot,
-    models.Distance.EUCLID: edge.Distance.Euclid,
-    models.Distance.MANHATTAN: edge.Distance.Manhattan,
-}
+
+
+class _Settings(NamedTuple):
+    """What a collection was made with."""
+
+    shard: str
+    """The folder of its points."""
+    params: models.CollectionParams
+    metadata: Mapping[str, Any]
 
 
 class EdgeClient(Closable):
@@ -77,25 +91,21 @@ class EdgeClient(Closable):
         Raises:
             StorageError: If it cannot be made, or is there already.
         """
-        folder = self._folder(collection_name)
-        sparse = sparse_vectors_config or {}
-        config = edge.EdgeConfig(
-            vectors={name: _dense(params) for name, params in vectors_config.items()},
-            sparse_vectors={name: _sparse(params) for name, params in sparse.items()},
+        params = models.CollectionParams(
+            vectors=dict(vectors_config), sparse_vectors=dict(sparse_vectors_config or {})
         )
         with self._owned(f"make the collection {collection_name!r}"):
-            (folder / "shard").mkdir(parents=True)
-            self._shards[collection_name] = edge.EdgeShard.create(str(folder / "shard"), config)
-            params = models.CollectionParams(
-                vectors=dict(vectors_config), sparse_vectors=dict(sparse)
-            )
-            self._save(collection_name, params, metadata)
+            if self.collection_exists(collection_name):
+                raise StorageError(f"there is a collection {collection_name!r} in {self._path}")
+            name, shard = self._created(collection_name, params)
+            self._save(collection_name, _Settings(name, params, dict(metadata or {})))
+            self._shards[collection_name] = shard
         return True
 
     def get_collection(self, collection_name: str) -> models.CollectionInfo:
         """How the collection was made, and how many points it holds."""
         with self._shard(collection_name) as shard:
-            kept = json.loads((self._folder(collection_name) / _SETTINGS).read_text("utf-8"))
+            kept = self._settings(collection_name)
             points = shard.info().points_count
         return models.CollectionInfo.model_validate(
             {
@@ -105,8 +115,8 @@ class EdgeClient(Closable):
                 "points_count": points,
                 "payload_schema": {},
                 "config": {
-                    "params": kept["params"],
-                    "metadata": kept["metadata"],
+                    "params": kept.params,
+                    "metadata": kept.metadata,
                     "hnsw_config": {"m": 0, "ef_construct": 100, "full_scan_threshold": 10_000},
                     "optimizer_config": {
                         "deleted_threshold": 0.2,
@@ -120,8 +130,9 @@ class EdgeClient(Closable):
 
     def update_collection(self, collection_name: str, *, metadata: Mapping[str, Any]) -> bool:
         """Give the collection other metadata."""
-        params = self.get_collection(collection_name).config.params
-        self._save(collection_name, params, metadata)
+        with self._shard(collection_name):
+            kept = self._settings(collection_name)
+            self._save(collection_name, kept._replace(metadata=dict(metadata)))
         return True
 
     def create_payload_index(
@@ -134,7 +145,9 @@ class EdgeClient(Closable):
     ) -> None:
         """Index a field of the payload; again does nothing."""
         del wait
-        made = partial(edge.UpdateOperation.create_field_index, field_name, _index(field_schema))
+        made = partial(
+            edge.UpdateOperation.create_field_index, field_name, index_params(field_schema)
+        )
         self._update(collection_name, f"index {field_name!r}", made)
 
     def upsert(
@@ -143,7 +156,7 @@ class EdgeClient(Closable):
         """Store points, replacing those with the same id."""
         del wait
         given = [
-            edge.Point(_id(point.id), _vectors(point.vector), _payload(point.payload))
+            edge.Point(edge_id(point.id), vectors_of(point.vector), payload_of(point.payload))
             for point in points
         ]
         self._update(
@@ -161,9 +174,9 @@ class EdgeClient(Closable):
         del wait
         make = edge.UpdateOperation
         if isinstance(points_selector, models.PointIdsList):
-            deleted = partial(make.delete_points, list(map(_id, points_selector.points)))
+            deleted = partial(make.delete_points, list(map(edge_id, points_selector.points)))
         else:
-            deleted = partial(make.delete_points_by_filter, _filter(points_selector.filter))
+            deleted = partial(make.delete_points_by_filter, filter_of(points_selector.filter))
         self._update(collection_name, "delete points", deleted)
 
     def batch_update_points(
@@ -180,7 +193,7 @@ class EdgeClient(Closable):
             if where is None:
                 raise ValueError(f"a payload is set by filter, got {each.set_payload!r}")
             changed = partial(
-                edge.UpdateOperation.set_payload_by_filter, _filter(where), dict(change)
+                edge.UpdateOperation.set_payload_by_filter, filter_of(where), dict(change)
             )
             self._update(collection_name, "set payloads", changed)
 
@@ -194,8 +207,8 @@ class EdgeClient(Closable):
     ) -> list[models.Record]:
         """The points with these ids, those that there are."""
         with self._shard(collection_name) as shard:
-            found = shard.retrieve(list(map(_id, ids)), with_payload, with_vectors)
-        return list(map(_record, found))
+            found = shard.retrieve(list(map(edge_id, ids)), with_payload, with_vectors)
+        return list(map(record_of, found))
 
     def scroll(
         self,
@@ -209,15 +222,15 @@ class EdgeClient(Closable):
     ) -> tuple[list[models.Record], Any]:
         """A page of points in id order, and the id to go on from."""
         asked = edge.ScrollRequest(
-            offset=None if offset is None else _id(offset),
+            offset=None if offset is None else edge_id(offset),
             limit=limit,
-            filter=_filter(scroll_filter),
+            filter=filter_of(scroll_filter),
             with_payload=with_payload,
             with_vector=with_vectors,
         )
         with self._shard(collection_name) as shard:
             found, following = shard.scroll(asked)
-        return list(map(_record, found)), None if following is None else _named(following)
+        return list(map(record_of, found)), None if following is None else client_id(following)
 
     def count(
         self,
@@ -228,7 +241,7 @@ class EdgeClient(Closable):
     ) -> models.CountResult:
         """How many points there are."""
         with self._shard(collection_name) as shard:
-            asked = edge.CountRequest(exact=exact, filter=_filter(count_filter))
+            asked = edge.CountRequest(exact=exact, filter=filter_of(count_filter))
             return models.CountResult(count=shard.count(asked))
 
     def facet(
@@ -241,7 +254,7 @@ class EdgeClient(Closable):
         exact: bool = False,
     ) -> models.FacetResponse:
         """The values of a field, and how many points have each."""
-        asked = edge.FacetRequest(key, limit=limit, exact=exact, filter=_filter(facet_filter))
+        asked = edge.FacetRequest(key, limit=limit, exact=exact, filter=filter_of(facet_filter))
         with self._shard(collection_name) as shard:
             hits = shard.facet(asked).hits
         counted = [models.FacetValueHit(value=hit.value, count=hit.count) for hit in hits]
@@ -252,18 +265,49 @@ class EdgeClient(Closable):
     ) -> list[models.QueryResponse]:
         """The best points for each request."""
         with self._shard(collection_name) as shard:
-            found = shard.query_batch(edge.QueryBatchRequest([_query(each) for each in requests]))
+            found = shard.query_batch(
+                edge.QueryBatchRequest([query_request(each) for each in requests])
+            )
         return [
             models.QueryResponse(
                 points=[
                     models.ScoredPoint(
-                        id=_named(hit.id), version=0, score=hit.score, payload=hit.payload
+                        id=client_id(hit.id), version=0, score=hit.score, payload=hit.payload
                     )
                     for hit in hits
                 ]
             )
             for hits in found
         ]
+
+    def rewrite(self, collection_name: str) -> None:
+        """Copy the points into new files: what was deleted is on the disk no more.
+
+        Edge keeps deleted points in its files until then. Takes 0.1 ms a point; broken off,
+        the files stay as they were.
+        """
+        with self._shard(collection_name) as old:
+            kept = self._settings(collection_name)
+            name, fresh = self._created(collection_name, kept.params)
+            for field, made in old.info().payload_schema.items():
+                indexed = cast("Any", made.params)
+                fresh.update(edge.UpdateOperation.create_field_index(field, indexed))
+            start: Any = None
+            while True:
+                records, start = old.scroll(
+                    edge.ScrollRequest(
+                        offset=start, limit=_COPIED_AT_ONCE, with_payload=True, with_vector=True
+                    )
+                )
+                copies = [edge.Point(r.id, r.vector or {}, r.payload) for r in records]
+                fresh.update(edge.UpdateOperation.upsert_points(copies))
+                if start is None:
+                    break
+            fresh.flush()
+            self._save(collection_name, kept._replace(shard=name))
+            self._shards[collection_name] = fresh
+            old.close()
+            shutil.rmtree(self._folder(collection_name) / kept.shard)
 
     def close(self) -> None:
         """Close every collection; again does nothing, any other call raises `StorageError`."""
@@ -301,148 +345,45 @@ class EdgeClient(Closable):
             if collection_name not in self._shards:
                 if not (folder / _SETTINGS).is_file():
                     raise StorageError(f"there is no collection {collection_name!r}: call setup()")
-                require_segments(folder / "shard")
-                self._shards[collection_name] = edge.EdgeShard.load(str(folder / "shard"))
+                name = self._settings(collection_name).shard
+                require_segments(folder / name)
+                self._shards[collection_name] = edge.EdgeShard.load(str(folder / name))
+                for left in folder.glob(f"{_SHARD}*"):  # by a `rewrite` that was broken off
+                    if left.name != name:
+                        shutil.rmtree(left)
             yield self._shards[collection_name]
+
+    def _created(
+        self, collection_name: str, params: models.CollectionParams
+    ) -> tuple[str, edge.EdgeShard]:
+        """An empty shard with a name of its own."""
+        config = edge.EdgeConfig(
+            vectors={name: dense_params(each) for name, each in _named_vectors(params)},
+            sparse_vectors={
+                name: sparse_params(each) for name, each in (params.sparse_vectors or {}).items()
+            },
+        )
+        name = f"{_SHARD}{uuid4().hex}"
+        folder = self._folder(collection_name) / name
+        folder.mkdir(parents=True)
+        return name, edge.EdgeShard.create(str(folder), config)
 
     def _update(self, collection_name: str, what: str, make: Any) -> None:
         with self._shard(collection_name) as shard, storage_errors(what):
             shard.update(make())
 
-    def _save(
-        self,
-        collection_name: str,
-        params: models.CollectionParams,
-        metadata: Mapping[str, Any] | None,
-    ) -> None:
-        kept = {
-            "params": params.model_dump(mode="json", exclude_none=True),
-            "metadata": dict(metadata or {}),
-        }
+    def _settings(self, collection_name: str) -> _Settings:
+        kept = json.loads((self._folder(collection_name) / _SETTINGS).read_text("utf-8"))
+        params = models.CollectionParams.model_validate(kept["params"])
+        return _Settings(kept["shard"], params, kept["metadata"])
+
+    def _save(self, collection_name: str, settings: _Settings) -> None:
+        params = settings.params.model_dump(mode="json", exclude_none=True)
         place = self._folder(collection_name) / _SETTINGS
         new = place.with_suffix(".new")
-        new.write_text(json.dumps(kept), "utf-8")
+        new.write_text(json.dumps({**settings._asdict(), "params": params}), "utf-8")
         new.replace(place)
 
 
-def _dense(params: models.VectorParams) -> edge.EdgeVectorParams:
-    multi = edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim)
-    return edge.EdgeVectorParams(
-        size=params.size,
-        distance=_DISTANCES[params.distance],
-        multivector_config=multi if params.multivector_config else None,
-    )
-
-
-def _sparse(params: models.SparseVectorParams) -> edge.EdgeSparseVectorParams:
-    return edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf if params.modifier else None)
-
-
-def _index(schema: models.PayloadSchemaParams) -> Any:
-    match schema:
-        case models.KeywordIndexParams():
-            return edge.KeywordIndexParams(is_tenant=schema.is_tenant)
-        case models.IntegerIndexParams():
-            return edge.IntegerIndexParams(lookup=schema.lookup, range=schema.range)
-        case models.DatetimeIndexParams():
-            return edge.DatetimeIndexParams()
-        case _:
-            raise ValueError(f"no such index here: {schema!r}")
-
-
-def _query(asked: models.QueryRequest) -> edge.QueryRequest:
-    idf = cast("Any", asked.params.idf if asked.params else None)
-    params = None if idf is None else edge.SearchParams(idf=edge.IdfParams(_filter(idf.corpus)))
-    match asked.query:
-        case models.OrderByQuery(order_by=models.OrderBy(key=key)):
-            query: Any = edge.OrderBy(key, edge.Direction.Desc)
-        case models.SparseVector(indices=indices, values=values):
-            query = edge.Query.Nearest(edge.SparseVector(indices, values), using=asked.using)
-        case vectors:
-            query = edge.Query.Nearest(cast("Any", vectors), using=asked.using)
-    return edge.QueryRequest(
-        limit=cast("int", asked.limit),
-        query=query,
-        filter=_filter(asked.filter),
-        params=params,
-        with_payload=cast("Any", asked.with_payload),
-        with_vector=False,
-    )
-
-
-def _filter(asked: models.Filter | None) -> Any:
-    if asked is None:
-        return None
-    parts: dict[str, Any] = {}
-    for name in ("must", "should", "must_not"):
-        conditions: Any = getattr(asked, name)
-        if conditions is not None:
-            is_one = isinstance(conditions, models.FieldCondition | models.Filter)
-            parts[name] = [_condition(each) for each in ([conditions] if is_one else conditions)]
-    return edge.Filter(**parts)
-
-
-def _condition(asked: Any) -> Any:
-    match asked:
-        case models.Filter():
-            made: Any = _filter(asked)
-        case models.HasIdCondition(has_id=ids):
-            made = edge.HasIdCondition(set(map(_id, cast("list[Any]", ids))))
-        case models.IsEmptyCondition(is_empty=field):
-            made = edge.IsEmptyCondition(field.key)
-        case models.FieldCondition(key=key, match=models.MatchValue(value=bool() as value)):
-            made = edge.FieldCondition(_TRUTHS, match=edge.MatchValue(f"{key}={value}"))
-        case models.FieldCondition(key=key, match=models.MatchValue(value=value)):
-            made = edge.FieldCondition(key, match=edge.MatchValue(value))
-        case models.FieldCondition(key=key, match=models.MatchAny(any=values)):
-            made = edge.FieldCondition(key, match=edge.MatchAny(cast("Any", values)))
-        case models.FieldCondition(key=key, range=models.Range() as bounds):
-            made = edge.FieldCondition(key, range=edge.RangeFloat(**_bounds(bounds)))
-        case models.FieldCondition(key=key, range=models.DatetimeRange() as bounds):
-            dated = {name: bound.isoformat() for name, bound in _bounds(bounds).items()}
-            made = edge.FieldCondition(key, range=edge.RangeDateTime(**dated))
-        case _:
-            raise ValueError(f"no such condition here: {asked!r}")
-    return made
-
-
-def _bounds(given: models.Range | models.DatetimeRange) -> dict[str, Any]:
-    bounds = ((name, getattr(given, name)) for name in ("gt", "gte", "lt", "lte"))
-    return {name: bound for name, bound in bounds if bound is not None}
-
-
-def _payload(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    payload = dict(given or {})
-    truths = list(_truths(payload, ""))
-    return {**payload, _TRUTHS: truths} if truths else payload
-
-
-def _truths(value: Mapping[str, Any], path: str) -> Iterator[str]:
-    for key, inner in value.items():
-        here = path + (key if _SIMPLE_KEY.fullmatch(key) else f'"{key}"')
-        if isinstance(inner, bool):
-            yield f"{here}={inner}"
-        elif isinstance(inner, Mapping):
-            yield from _truths(cast("Mapping[str, Any]", inner), f"{here}.")
-
-
-def _record(point: edge.Record) -> models.Record:
-    payload = {name: value for name, value in (point.payload or {}).items() if name != _TRUTHS}
-    return models.Record(id=_named(point.id), payload=payload)
-
-
-def _vectors(given: Any) -> Any:
-    return {
-        name: edge.SparseVector(vector.indices, vector.values)
-        if isinstance(vector, models.SparseVector)
-        else vector
-        for name, vector in given.items()
-    }
-
-
-def _id(point_id: Any) -> Any:
-    return UUID(point_id) if isinstance(point_id, str) else point_id
-
-
-def _named(point_id: Any) -> Any:
-    return str(point_id) if isinstance(point_id, UUID) else point_id
+def _named_vectors(params: models.CollectionParams) -> list[tuple[str, models.VectorParams]]:
+    return list(cast("dict[str, models.VectorParams]", params.vectors).items())

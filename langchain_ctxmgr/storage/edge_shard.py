@@ -37,7 +37,6 @@ from langchain_ctxmgr.storage.vectors import (
     best_first,
     checked_point_id,
     checked_vectors,
-    conditions,
     corpus_level,
     scope_key,
     stored_payload,
@@ -51,8 +50,6 @@ _BEYOND = 1
 rare, and `TIE_POINTS` on each query would take a tenth of its time: a tied one is asked again."""
 _OFTEN_TIED = frozenset({TERMS, PAIRS})
 """Which of a few words a point holds gives few different scores: asked for `TIE_POINTS` at once."""
-
-_KEYWORDS = (SCOPES_FIELD, "thread_id", "user_id", "kind")
 
 
 @contextlib.contextmanager
@@ -85,9 +82,9 @@ def created(folder: Path, dense: DenseVectors | None) -> edge.EdgeShard:
     shard = edge.EdgeShard.create(
         str(folder), edge.EdgeConfig(vectors=vectors, sparse_vectors=sparse)
     )
+    # All that a filter ever names: tenant, thread and user are in the scopes.
     indexes: dict[str, Any] = {
-        "tenant_id": edge.KeywordIndexParams(is_tenant=True),
-        **{name: edge.KeywordIndexParams() for name in _KEYWORDS},
+        SCOPES_FIELD: edge.KeywordIndexParams(),
         "slot": edge.IntegerIndexParams(lookup=False, range=True),
         "at": edge.FloatIndexParams(),
     }
@@ -168,35 +165,39 @@ def page(
 
 
 def codes(shard: edge.EdgeShard, scope: Scope, ids: Sequence[int]) -> dict[int, str]:
-    """The codes of the points of `scope` among `ids` that have any."""
-    wanted = frozenset(ids)
-    records, _ = shard.scroll(
-        edge.ScrollRequest(
-            limit=len(wanted),
-            filter=edge_filter((Among(wanted), *conditions(scope))),
-            with_payload=[CODES],
-            with_vector=False,
-        )
-    )
-    found = ((cast("int", record.id), (record.payload or {}).get(CODES)) for record in records)
-    return {point_id: code for point_id, code in found if isinstance(code, str)}
+    """The codes of the points of `scope` among `ids` that have any.
+
+    Points are taken by id and held against the scope here: a filter on them takes Edge as
+    long again as reading them.
+    """
+    key = scope_key(scope)
+    records = shard.retrieve(list(ids), with_payload=[CODES, SCOPES_FIELD], with_vector=False)
+    found: dict[int, str] = {}
+    for record in records:
+        payload = record.payload or {}
+        if CODES in payload and key in payload.get(SCOPES_FIELD, ()):
+            found[cast("int", record.id)] = payload[CODES]
+    return found
 
 
-def search(shard: edge.EdgeShard, scope: Scope, asks: Sequence[Ask | None]) -> list[list[Hit]]:
-    """The hits of each ask, in one batch."""
-    idf = edge.IdfParams(_corpus(shard, scope))
+def corpus(shard: edge.EdgeShard, scope: Scope) -> edge.IdfParams:
+    """The points that IDF is counted over for `scope`: all of it, or an even sample."""
+    whole = edge_filter((Match(SCOPES_FIELD, scope_key(scope)),))
+    # Edge's estimate is exact for one keyword, and takes 10 µs whatever it counts.
+    points = shard.count(edge.CountRequest(exact=False, filter=whole))
+    sample = scope_key(scope, corpus_level(points))
+    return edge.IdfParams(edge_filter((Match(SCOPES_FIELD, sample),)))
+
+
+def search(
+    shard: edge.EdgeShard, idf: edge.IdfParams, asks: Sequence[Ask | None]
+) -> list[list[Hit]]:
+    """The hits of each ask, in one batch; `idf` is the `corpus` of their scope."""
     requests = [
         _request(ask, idf, is_narrow=not ask.is_dense, beyond=_beyond(ask)) for ask in asks if ask
     ]
     found = iter(shard.query_batch(edge.QueryBatchRequest(requests)))
     return [_hits(shard, ask, next(found), idf) if ask else [] for ask in asks]
-
-
-def _corpus(shard: edge.EdgeShard, scope: Scope) -> edge.Filter:
-    whole = edge_filter((Match(SCOPES_FIELD, scope_key(scope)),))
-    # Edge's estimate is exact for one keyword, and takes 15 µs whatever it counts.
-    points = shard.count(edge.CountRequest(exact=False, filter=whole))
-    return edge_filter((Match(SCOPES_FIELD, scope_key(scope, corpus_level(points))),))
 
 
 def _request(

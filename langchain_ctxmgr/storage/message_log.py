@@ -15,9 +15,9 @@ narrows `fetch`, `turns` and `search` to that user's records.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Protocol
 
 from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn
@@ -64,6 +64,19 @@ class Erasure(NamedTuple):
     scope: Scope
 
 
+class Stated(NamedTuple):
+    """What a record states, as `put_stated` was given it, and whose record it is."""
+
+    seq: int
+    thread_id: str
+    branch: int
+    slot: int
+    user_id: str | None
+    message_id: str
+    at: datetime
+    value: bytes
+
+
 class TermHit(NamedTuple):
     """A record found by its terms."""
 
@@ -95,7 +108,7 @@ class Erased:
     messages: int
     """Records, revisions included."""
     derived: int
-    """Stored choices and summaries made from them."""
+    """Stored choices and summaries made from them, and records of which statements were kept."""
     seqs: tuple[int, ...]
     """The records' `seq`s: the ids of their points in a vector store."""
 
@@ -284,6 +297,23 @@ class MessageLog(Protocol):
         """
         ...
 
+    def put_stated(
+        self, tenant_id: str, values: Mapping[int, bytes], *, after_seq: int, until_seq: int
+    ) -> None:
+        """Keep what records state, by their `seq`s, for as long as they are recorded.
+
+        All that was kept of the tenant's records after `after_seq` up to `until_seq` makes way.
+        Records that are erased by now, or another tenant's, are left out.
+        """
+        ...
+
+    def stated(self, scope: Scope) -> list[Stated]:
+        """What the records that `scope` sees state, in the order recorded.
+
+        All branches, without superseded revisions.
+        """
+        ...
+
     def history(self, scope: Scope) -> Iterator[LogRecord]:
         """Every record of a thread in the order recorded: all revisions, all branches."""
         ...
@@ -426,6 +456,16 @@ class MessageLog(Protocol):
         self, branch: Branch, kind: str, key: str, value: bytes, *, keep: int = 8
     ) -> None:
         """`put_derived` without blocking the event loop."""
+        ...
+
+    async def aput_stated(
+        self, tenant_id: str, values: Mapping[int, bytes], *, after_seq: int, until_seq: int
+    ) -> None:
+        """`put_stated` without blocking the event loop."""
+        ...
+
+    async def astated(self, scope: Scope) -> list[Stated]:
+        """`stated` without blocking the event loop."""
         ...
 
     def ahistory(self, scope: Scope) -> AsyncIterator[LogRecord]:

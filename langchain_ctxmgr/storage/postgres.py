@@ -15,7 +15,7 @@ has to keep sessions (PgBouncer: `pool_mode = session`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Final, Self
 
@@ -34,6 +34,7 @@ from langchain_ctxmgr.storage.message_log import (
     IndexMarks,
     LogStats,
     PendingRecords,
+    Stated,
     TermHit,
     Verification,
     require_whole,
@@ -44,6 +45,7 @@ from langchain_ctxmgr.storage.placement import entry_of, is_light
 from langchain_ctxmgr.storage.postgres_append import append
 from langchain_ctxmgr.storage.postgres_database import Database, Inspected
 from langchain_ctxmgr.storage.postgres_search import search
+from langchain_ctxmgr.storage.postgres_stated import put_stated, stated
 from langchain_ctxmgr.storage.postgres_work import Work
 
 _PAGE: Final = 256
@@ -364,6 +366,26 @@ class PostgresLog(Closable):
     ) -> None:
         """`put_derived` without blocking the event loop."""
         await self._database.arun(progress.put_derived(branch, kind, key, value, keep))
+
+    def put_stated(
+        self, tenant_id: str, values: Mapping[int, bytes], *, after_seq: int, until_seq: int
+    ) -> None:
+        """Keep what records state, by their `seq`s, for as long as they are recorded."""
+        self._database.run(put_stated(tenant_id, values, after_seq, until_seq))
+
+    async def aput_stated(
+        self, tenant_id: str, values: Mapping[int, bytes], *, after_seq: int, until_seq: int
+    ) -> None:
+        """`put_stated` without blocking the event loop."""
+        await self._database.arun(put_stated(tenant_id, values, after_seq, until_seq))
+
+    def stated(self, scope: Scope) -> list[Stated]:
+        """What the records that `scope` sees state, in the order recorded."""
+        return self._database.run(stated(scope))
+
+    async def astated(self, scope: Scope) -> list[Stated]:
+        """`stated` without blocking the event loop."""
+        return await self._database.arun(stated(scope))
 
     def history(self, scope: Scope) -> Iterator[LogRecord]:
         """Every record of a thread in the order recorded: all revisions, all branches."""

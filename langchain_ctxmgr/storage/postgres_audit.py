@@ -13,6 +13,7 @@ from uuid import uuid4
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage.chain_check import Problems, ThreadCheck, ThreadRow
 from langchain_ctxmgr.storage.message_log import Erased, tenant_of
+from langchain_ctxmgr.storage.postgres_stated import DELETE_STATED
 from langchain_ctxmgr.storage.postgres_work import (
     BEGIN,
     COMMIT,
@@ -28,7 +29,7 @@ from langchain_ctxmgr.storage.rows import unpack_terms
 _PAGE: Final = 512
 _ERASURES_LOCK: Final = 0x45 << 56
 """Held while an erasure is noted, so that their ids are committed in order."""
-VACUUM: Final = "VACUUM records, postings, branches, threads, derived"
+VACUUM: Final = "VACUUM records, postings, branches, threads, derived, stated"
 """Of the tables that an erasure takes rows from; those of another owner are left out."""
 
 
@@ -85,9 +86,10 @@ def erase(scope: Scope) -> Work[Erased]:
         if before or not threads:
             return done
         keys = [key for (key,) in threads]
-        [gone, [[derived]], *_] = yield [
+        [gone, [[derived]], [[stated]], *_] = yield [
             Statement(_DELETE_RECORDS, (array(keys),)),
             Statement(_DELETE_DERIVED, (array(keys),)),
+            Statement(DELETE_STATED, (array(keys),)),
             Statement(_DELETE_BRANCHES, (array(keys),)),
             Statement(_DELETE_THREADS, (array(keys),)),
         ]
@@ -97,7 +99,7 @@ def erase(scope: Scope) -> Work[Erased]:
         else:
             yield from _delete_postings(tenant_id, gone)
         seqs = tuple(seq for seq, _ in gone)
-        done = Erased(threads=len(keys), messages=len(seqs), derived=derived, seqs=seqs)
+        done = Erased(threads=len(keys), messages=len(seqs), derived=derived + stated, seqs=seqs)
         yield [
             Statement("SELECT pg_advisory_xact_lock(%s)", (_ERASURES_LOCK,)),
             Statement(_NOTE, (tenant_id, scope.thread_id, attempt)),

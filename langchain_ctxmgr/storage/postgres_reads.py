@@ -40,7 +40,7 @@ RECORD_COLUMNS: Final = (
     f"{TURN_COLUMNS}, t.tenant_id, r.user_id, r.position, r.revision, r.parent, r.message_id, "
     "r.encoding, r.total_tokens, r.total_importance, r.digest, r.chain, r.payload"
 )
-_NEWEST: Final = (
+NEWEST: Final = (
     "NOT EXISTS (SELECT 1 FROM records n WHERE n.thread = r.thread AND n.slot = r.slot "
     "AND n.revision > r.revision AND n.revision > 0)"
 )
@@ -113,7 +113,7 @@ def read(
     direction = "DESC" if newest_first else "ASC"
     statement = (
         f"SELECT {RECORD_COLUMNS} {_EACH} AND r.branch = %s AND r.slot BETWEEN %s AND %s AND "
-        f"(t.revisions = 0 OR {_NEWEST}){'' if roles is None else ' AND r.role = %s'} "
+        f"(t.revisions = 0 OR {NEWEST}){'' if roles is None else ' AND r.role = %s'} "
         f"ORDER BY r.slot {direction} LIMIT %s) r WHERE {_OF_THREAD}"
     )
     last_slot = _MAX_SLOT if before_slot is None else before_slot - 1
@@ -316,7 +316,7 @@ _FETCH: Final = (
 )
 _TURNS: Final = (
     f"SELECT {TURN_COLUMNS} FROM {ASKED} {ITS_THREAD} WHERE {IN_SCOPE} "
-    f"AND (t.revisions = 0 OR {_NEWEST}) ORDER BY j.place"
+    f"AND (t.revisions = 0 OR {NEWEST}) ORDER BY j.place"
 )
 _NEAR: Final = (
     f"SELECT {TURN_COLUMNS} FROM unnest(%s::bigint[]) WITH ORDINALITY j (seq, place) "
@@ -325,12 +325,12 @@ _NEAR: Final = (
     "CROSS JOIN LATERAL (SELECT * FROM records r WHERE r.thread = h.thread "
     "AND r.branch = h.branch AND r.slot BETWEEN h.slot - %s AND h.slot + %s "
     f"ORDER BY r.slot OFFSET 0) r {ITS_THREAD} WHERE {IN_SCOPE} "
-    f"AND (t.revisions = 0 OR {_NEWEST}) ORDER BY j.place, r.slot"
+    f"AND (t.revisions = 0 OR {NEWEST}) ORDER BY j.place, r.slot"
 )
 _TOP: Final = (
     f"SELECT -r.importance, r.slot, r.seq {_EACH} AND r.branch = %s AND r.has_terms "
     "AND r.role IN ('human', 'ai', 'tool') "
-    f"AND r.slot <= %s AND (t.revisions = 0 OR {_NEWEST}) "
+    f"AND r.slot <= %s AND (t.revisions = 0 OR {NEWEST}) "
     f"ORDER BY r.importance DESC, r.slot LIMIT %s) r WHERE {_OF_THREAD}"
 )
 _PAGE: Final = (

@@ -10,7 +10,7 @@ from typing import Any, Final
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.records import LogRecord, Turn
 from langchain_ctxmgr.storage.codec import decode
-from langchain_ctxmgr.storage.message_log import IndexEntry, PendingRecords
+from langchain_ctxmgr.storage.message_log import IndexEntry, PendingRecords, Stated
 
 Row = Sequence[Any]
 
@@ -94,6 +94,13 @@ def pending_of(rows: Sequence[Row], after_seq: int) -> PendingRecords:
         except StorageError:
             damaged.append(row[0])
     return PendingRecords(entries, rows[-1][0] if rows else after_seq, tuple(damaged))
+
+
+def stated_of(row: Row) -> Stated:
+    """A row of what a record states, by the fields of `Stated`."""
+    seq, thread_id, branch, slot, user_id, message_id, at, value = row
+    said_at = EPOCH + timedelta(0, 0, at)
+    return Stated(seq, thread_id, branch, slot, user_id, text_of(message_id), said_at, value)
 
 
 def bytes_of(text: str) -> bytes:

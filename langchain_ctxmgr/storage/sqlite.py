@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from sqlite3 import Connection
 from typing import Final, Self
@@ -24,6 +24,7 @@ from langchain_ctxmgr.storage.message_log import (
     IndexMarks,
     LogStats,
     PendingRecords,
+    Stated,
     TermHit,
     Verification,
     require_whole,
@@ -35,6 +36,7 @@ from langchain_ctxmgr.storage.sqlite_append import append
 from langchain_ctxmgr.storage.sqlite_audit import clean, delete, verify
 from langchain_ctxmgr.storage.sqlite_database import Database, Work
 from langchain_ctxmgr.storage.sqlite_search import search
+from langchain_ctxmgr.storage.sqlite_stated import put_stated, stated
 
 _QUICK_ROWS: Final = 64
 """Messages written or read in place on an event loop: about a millisecond."""
@@ -348,6 +350,29 @@ class SqliteLog(Closable):
     ) -> None:
         """`put_derived` without blocking the event loop."""
         await self._database.awrite(_putting(branch, kind, key, value, keep))
+
+    def put_stated(
+        self, tenant_id: str, values: Mapping[int, bytes], *, after_seq: int, until_seq: int
+    ) -> None:
+        """Keep what records state, by their `seq`s, for as long as they are recorded."""
+        self._database.write(lambda c: put_stated(c, tenant_id, values, after_seq, until_seq))
+
+    async def aput_stated(
+        self, tenant_id: str, values: Mapping[int, bytes], *, after_seq: int, until_seq: int
+    ) -> None:
+        """`put_stated` without blocking the event loop."""
+        await self._database.awrite(
+            lambda c: put_stated(c, tenant_id, values, after_seq, until_seq),
+            quick=len(values) <= _QUICK_ROWS,
+        )
+
+    def stated(self, scope: Scope) -> list[Stated]:
+        """What the records that `scope` sees state, in the order recorded."""
+        return self._database.read(lambda c: stated(c, scope))
+
+    async def astated(self, scope: Scope) -> list[Stated]:
+        """`stated` without blocking the event loop."""
+        return await asyncio.to_thread(self.stated, scope)
 
     def history(self, scope: Scope) -> Iterator[LogRecord]:
         """Every record of a thread in the order recorded: all revisions, all branches."""

@@ -15,6 +15,7 @@ from langchain_ctxmgr.storage.chain_check import Problems, ThreadCheck, ThreadRo
 from langchain_ctxmgr.storage.message_log import Erased, Verification, tenant_of
 from langchain_ctxmgr.storage.rows import unpack_terms
 from langchain_ctxmgr.storage.sqlite_append import body_of, tenant_token, thread_token
+from langchain_ctxmgr.storage.sqlite_stated import delete_stated
 
 Connection = sqlite3.Connection
 
@@ -60,7 +61,7 @@ def delete(connection: Connection, scope: Scope) -> Erased:
         (tenant_id, scope.thread_id),
     ).fetchall()
     seqs: list[int] = []
-    derived = 0
+    derived = delete_stated(connection, scope)
     for (key,) in keys:
         scope_tokens = f"{thread_token(key)} {tenant_token(tenant_id)}"
         rows = connection.execute(_TERMS, (key,)).fetchall()

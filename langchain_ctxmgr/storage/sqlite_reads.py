@@ -39,7 +39,7 @@ _NO_LIMIT: Final = -1
 _NO_SEQ: Final = 2**63 - 1
 IN_SCOPE: Final = "t.tenant_id = ? AND ifnull(t.thread_id = ?, 1) AND (? OR r.user_id = ?)"
 """Holds for the records `t`, `r` that the parameters of `in_scope` let through."""
-_THREAD: Final = "SELECT thread FROM threads WHERE tenant_id = ? AND thread_id = ?"
+THREAD: Final = "SELECT thread FROM threads WHERE tenant_id = ? AND thread_id = ?"
 _ITS_THREAD_ID: Final = "SELECT t.thread_id FROM threads t WHERE t.thread = r.thread"
 
 
@@ -51,7 +51,7 @@ def in_scope(scope: Scope) -> tuple[str, str | None, bool, str | None]:
 
 def thread_key(connection: Connection, tenant_id: str, thread_id: str) -> int | None:
     """The integer that stands for a thread in every other table; None if it has no row."""
-    row = connection.execute(_THREAD, (tenant_id, thread_id)).fetchone()
+    row = connection.execute(THREAD, (tenant_id, thread_id)).fetchone()
     return None if row is None else row[0]
 
 
@@ -223,7 +223,7 @@ def turns(
         return [turn_of(row) for row in rows]
     rows = connection.execute(
         f"SELECT r.seq, {TURN_FIELDS} FROM json_each(?) j CROSS JOIN records r "
-        f"WHERE r.seq = j.value AND r.thread = ({_THREAD}) AND {NEWEST}",
+        f"WHERE r.seq = j.value AND r.thread = ({THREAD}) AND {NEWEST}",
         (asked, tenant_id, thread_id),
     )
     return turns_of(thread_id, rows)
@@ -257,7 +257,7 @@ def _turns_around(
             wanted[turn.thread_id, turn.branch].discard(turn.slot)
     statement = (
         f"SELECT r.seq, {TURN_FIELDS} FROM json_each(?) j CROSS JOIN records r "
-        f"WHERE r.thread = ({_THREAD}) AND r.branch = ? AND r.slot = j.value "
+        f"WHERE r.thread = ({THREAD}) AND r.branch = ? AND r.slot = j.value "
         f"AND (? OR r.user_id = ?) AND {NEWEST}"
     )
     found: list[Turn] = []

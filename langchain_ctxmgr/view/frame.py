@@ -292,7 +292,7 @@ class Frames:
         previous: tuple[Settled, str] | None,
     ) -> Plan[Frame | None]:
         """What the turn before showed, with what is new behind it; None where that is too much."""
-        if self._parts.selector is not None or previous is None:
+        if previous is None:
             return None
         settled, question_id = previous
         stretch = settled.extended(question_id)
@@ -329,9 +329,9 @@ class Frames:
     ) -> Plan[tuple[Settled, str] | None]:
         """What the turn before settled, and its question's id; None where that may not stay.
 
-        It may while the conversation is live.
+        It may while the conversation is live, unless what is kept of it is selected anew.
         """
-        if not turn.is_live(request.asked_at):
+        if self._parts.selector is not None or not turn.is_live(request.asked_at):
             return None
         log, branch = self._log, request.branch
         asked = yield from question_before(log, branch, turn.before_slot)

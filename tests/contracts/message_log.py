@@ -492,6 +492,7 @@ class MessageLogContract:
             lambda: log.turns(empty, [1]),
             lambda: log.search(empty, [1], limit=1),
             lambda: log.get_derived(empty, "k", "a"),
+            lambda: log.stated(empty),
             lambda: list(log.history(empty)),
             lambda: log.verify(empty),
             lambda: log.erase(empty),
@@ -609,6 +610,37 @@ class MessageLogContract:
         assert log.get_derived(OTHER, "choice", "k11") is None
         with pytest.raises(ValueError, match="keep"):
             log.put_derived(alice, "choice", "k", b"", keep=0)
+
+    def test_what_records_state_is_seen_in_their_scope_alone(self, log):
+        alice, bob = (log.append(scope, talk(2))[0] for scope in (ALICE, BOB))
+        theirs = log.append(OTHER, talk(1))[0]
+        values = {alice.seq: b"a", bob.seq: b"b", theirs.seq: b"not theirs to say"}
+        log.put_stated("acme", values, after_seq=0, until_seq=bob.seq)
+        [mine] = log.stated(ALICE)
+        assert mine == (alice.seq, "t1", 0, 0, "alice", "m0", alice.at, b"a")
+        assert [each.value for each in log.stated(Scope(tenant_id="acme"))] == [b"a", b"b"]
+        assert [each.value for each in log.stated(Scope(tenant_id="acme", user_id="bob"))] == [b"b"]
+        assert log.stated(OTHER) == log.stated(Scope(tenant_id="acme", user_id="eve")) == []
+
+    def test_what_records_state_makes_way_for_what_is_read_from_them_again(self, log):
+        first, second = log.append(ALICE, talk(2))
+        log.put_stated("acme", {first.seq: b"1", second.seq: b"2"}, after_seq=0, until_seq=99)
+        log.put_stated("acme", {}, after_seq=0, until_seq=first.seq)
+        assert [each.value for each in log.stated(ALICE)] == [b"2"]
+        log.put_stated("acme", {second.seq: b"3"}, after_seq=first.seq, until_seq=second.seq)
+        assert [each.value for each in log.stated(ALICE)] == [b"3"]
+        log.append(ALICE, [draft("said otherwise", "m1")])
+        assert log.stated(ALICE) == []
+
+    @pytest.mark.parametrize("erased", [ALICES, Scope(tenant_id="acme")])
+    def test_what_erased_records_state_is_gone_and_never_stored(self, log, erased):
+        alice, bob = (log.append(scope, talk(1))[0] for scope in (ALICE, BOB))
+        values = {alice.seq: b"a", bob.seq: b"b"}
+        log.put_stated("acme", values, after_seq=0, until_seq=bob.seq)
+        assert log.erase(erased).derived == (1 if erased.thread_id else 2)
+        log.put_stated("acme", values, after_seq=0, until_seq=bob.seq)
+        left = [b"b"] if erased.thread_id else []
+        assert [each.value for each in log.stated(Scope(tenant_id="acme"))] == left
 
     @pytest.mark.parametrize("erased", [ALICES, Scope(tenant_id="acme")])
     def test_what_was_made_of_erased_messages_is_never_stored(self, log, erased):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langchain_ctxmgr import ContextManager, Scope
-from langchain_ctxmgr.events import Degraded
+from langchain_ctxmgr.compression.chat_summarizer import ChatSummarizer
+from langchain_ctxmgr.events import Degraded, Summarized
 from langchain_ctxmgr.integrations.middleware import ContextMiddleware
 from langchain_ctxmgr.memory import breaker
 from langchain_ctxmgr.memory.embeddings import Embedder
@@ -20,6 +23,7 @@ from tests.integration.agents import agent_of, asked, on
 from tests.integration.service_faults import services
 from tests.loopback_openai import LoopbackOpenAI
 from tests.postgres import own_database
+from tests.scripted_summarizer import ScriptedSummarizer, honest
 
 SCOPE = Scope(tenant_id="acme", thread_id="t")
 TURNS = 3
@@ -125,4 +129,48 @@ async def test_every_turn_is_answered_and_all_is_caught_up(monkeypatch, tmp_path
                 assert await level(manager) == talk.said
             verified = await manager.averify(scope=SCOPE)
             assert verified.ok, verified.problems
+        assert server.account.refused == []
+
+
+async def test_a_summarizer_that_hangs_holds_no_turn_up(tmp_path):
+    go_on, degraded, summarized = threading.Event(), [], []
+
+    def told(event):
+        if isinstance(event, Degraded):
+            degraded.append(event.part)
+        elif isinstance(event, Summarized):
+            summarized.append(event)
+
+    def script(question):
+        go_on.wait()
+        return honest(question)
+
+    summarizer = ChatSummarizer(
+        model=ScriptedSummarizer(script=script),
+        section_tokens=300,
+        trigger_tokens=300,
+        max_tokens=2_000,
+        read_share=1.0,
+        timeout=timedelta(seconds=1),
+    )
+    with LoopbackOpenAI() as server:
+        async with ContextManager.open(
+            tmp_path, model="gpt-4o-mini", summarizer=summarizer, listeners=[told]
+        ) as manager:
+            middleware = ContextMiddleware(manager, tenant_id="acme", max_tokens=1_000)
+            talk = Conversation(agent_of(server, middleware, checkpointer=InMemorySaver()))
+            try:
+                deadline = time.monotonic() + CAUGHT_UP_SECONDS
+                while not degraded:
+                    await talk.go_on()
+                    assert time.monotonic() < deadline, "the summarizer was not given up"
+                assert summarized == []
+            finally:
+                go_on.set()
+            await talk.go_on()
+            summary = await manager.asummarize(scope=SCOPE)
+            assert "parcel 0 is in the harbour" in summary.text.casefold()
+            history = await manager.ahistory(scope=SCOPE)
+            assert [m.text for m in history if m.type != "tool" and m.text] == talk.said
+        assert set(degraded) == {"summarizer"}
         assert server.account.refused == []

@@ -14,7 +14,17 @@ from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage.postgres import PostgresLog
 from tests.contracts.message_log import ALICE, CANARY, OTHER, draft
 
-TABLES = ("tenants", "threads", "branches", "records", "postings", "derived", "marks", "erasures")
+TABLES = (
+    "tenants",
+    "threads",
+    "branches",
+    "records",
+    "postings",
+    "derived",
+    "stated",
+    "marks",
+    "erasures",
+)
 GONE = Scope(tenant_id="globex", thread_id="gone")
 
 
@@ -25,7 +35,9 @@ def raw(request, postgres):
     with PostgresLog(postgres.url(postgres.app)) as log:
         log.append(ALICE, [draft("mine", "m1")])
         for scope in (OTHER, GONE):
-            log.append(scope, [draft(CANARY, "m1")])
+            [said] = log.append(scope, [draft(CANARY, "m1")])
+            stated = {said.seq: CANARY.encode()}
+            log.put_stated("globex", stated, after_seq=0, until_seq=said.seq)
             log.put_derived(log.branch(scope), "choice", CANARY, CANARY.encode())
         log.erase(GONE)
         log.set_marks("globex", CANARY, words_seq=1, dense_seq=1)

@@ -301,6 +301,10 @@ class TestBadInput:
         assert store.get(("ä b/c", "文"), "k\n\0'\"").value == {"text": "x"}
 
 
+def _bytes_in(folder):
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
 class TestEdgeClient:
     def test_one_process_owns_the_folder(self, tmp_path, store):
         store.put(NS, "k", {"a": 1})
@@ -327,6 +331,31 @@ class TestEdgeClient:
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
         assert store.get(NS, "k")
+
+    def test_what_was_forgotten_is_in_no_file(self, tmp_path):
+        folder = tmp_path / "kept"
+        with EdgeClient(folder) as client:
+            theirs, ours = (
+                TenantStore(client, tenant_id=name, embeddings=HashedWords())
+                for name in ("globex", "acme")
+            )
+            for number in range(200):
+                theirs.put(NS, f"k{number}", {"text": f"canary-{number} sang", "is_old": True})
+                ours.put(NS, f"k{number}", {"text": f"tea {number}", "is_old": number == 7})
+            assert b"canary-7" in _bytes_in(folder)
+            ours.put(NS, "k8", {"text": "lost-8"})
+            ours.delete(NS, "k8")
+            (folder / "ctxmgr_store" / "shard-left").mkdir()
+            assert theirs.forget() == 200
+            assert b"canary-" not in _bytes_in(folder)
+            assert b"lost-8" not in _bytes_in(folder)
+            assert theirs.search(NS, query="canary sang") == []
+        with EdgeClient(folder) as client:
+            store = TenantStore(client, tenant_id="acme", embeddings=HashedWords())
+            assert len(store.search(NS, limit=500)) == 199
+            assert store.search(NS, query="tea 9")[0].key == "k9"
+            assert [item.key for item in store.search(NS, filter={"is_old": True})] == ["k7"]
+            assert len(list((folder / "ctxmgr_store").glob("shard-*"))) == 1
 
     def test_a_closed_one_and_a_missing_collection_say_so(self, tmp_path):
         client = EdgeClient(tmp_path / "x")

@@ -11,6 +11,7 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from langchain_ctxmgr import ContextBudget, ContextManager, Scope
+from langchain_ctxmgr.prompt.window import LastTurns
 from langchain_ctxmgr.records import ItemKind
 from tests.integration.test_cache_prefix import LOOKUP, as_bytes, said
 
@@ -57,6 +58,12 @@ class TestStarts:
             first, second = asked(manager, 200), asked(manager, 201)
         assert first.sections[ItemKind.RECALLED] > 0.4 * LIMIT
         assert 0 < second.sections[ItemKind.RECALLED] < 0.1 * LIMIT
+
+    def test_each_question_is_where_the_history_is_selected_anew(self):
+        with ContextManager.open(None, model="gpt-4o-mini", selection=LastTurns(k=2)) as manager:
+            talked(manager, 200)
+            views = [asked(manager, turn) for turn in (200, 201)]
+        assert all(view.sections[ItemKind.RECALLED] > 0.4 * LIMIT for view in views)
 
 
 class TestGoesOn:

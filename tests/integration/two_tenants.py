@@ -35,9 +35,11 @@ TENANTS = ("acme", "globex")
 THREADS = 4
 USERS = (None, "u-1", "u-2")
 CALLS = {
-    "record": 40,
-    "prepare": 20,
-    "recall": 20,
+    "record": 34,
+    "prepare": 18,
+    "recall": 18,
+    "learn": 4,
+    "facts": 6,
     "history": 8,
     "stats": 8,
     "verify": 2,
@@ -62,6 +64,7 @@ class Caller:
         self._rng = random.Random(seed)
         self._said: dict[str, list[str]] = {}
         self._number = 0
+        self._learned = 0
         self.made: Counter[str] = Counter()
 
     async def calls(self, count: int) -> None:
@@ -118,6 +121,17 @@ class Caller:
         where = Scope(tenant_id=self._tenant, thread_id=thread, user_id=user)
         self._told(await self._manager.arecall(self._question(), scope=where, k=8))
 
+    async def learn(self, scope: Scope) -> None:
+        whose = Scope(tenant_id=self._tenant, thread_id=scope.thread_id, user_id="u-1")
+        learned = await self._manager.alearn(f"I like {secret(self._tenant, 0)}.", scope=whose)
+        self._told(learned)
+        self._learned += 1
+
+    async def facts(self, scope: Scope) -> None:
+        for user, thread in (("u-1", None), (None, scope.thread_id), (None, None)):
+            where = Scope(tenant_id=self._tenant, thread_id=thread, user_id=user)
+            self._told(await self._manager.afacts(scope=where, as_of="ever"))
+
     async def history(self, scope: Scope) -> None:
         history = await self._manager.ahistory(scope=scope)
         assert [m.content for m in history] == self._said.get(str(scope.thread_id), [])
@@ -125,7 +139,7 @@ class Caller:
     async def stats(self, scope: Scope) -> None:
         own = Scope(tenant_id=self._tenant)
         stats = await self._manager.astats(scope=own)
-        assert stats["log"]["records"] == sum(map(len, self._said.values()))
+        assert stats["log"]["records"] == self._learned + sum(map(len, self._said.values()))
 
     async def verify(self, scope: Scope) -> None:
         verified = await self._manager.averify(scope=scope)

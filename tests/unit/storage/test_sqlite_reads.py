@@ -69,11 +69,15 @@ READS = {
     "marks": lambda log: log.marks("acme", "edge"),
     "erasures": lambda log: log.erasures("acme", 0),
     "derived": lambda log: log.get_derived(ALICE, "choice", "k"),
+    "stated": lambda log: log.stated(ALICE),
+    "tenant stated": lambda log: log.stated(Scope(tenant_id="acme")),
+    "user stated": lambda log: log.stated(Scope(tenant_id="acme", user_id="alice")),
     "history": lambda log: list(log.history(ALICE)),
     "stats": lambda log: log.tenant_stats(ALICE),
     "append": lambda log: log.append(ALICE, talk(1, first=90)),
     "set marks": lambda log: log.set_marks("acme", "edge", words_seq=2, dense_seq=1),
     "set erased": lambda log: log.set_erased("acme", "edge", 1),
+    "put stated": lambda log: log.put_stated("acme", {41: b"s"}, after_seq=40, until_seq=41),
     "put": lambda log: log.put_derived(log.branch(ALICE), "choice", "k2", b"y"),
 }
 

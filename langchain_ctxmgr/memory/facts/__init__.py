@@ -1,0 +1,1 @@
+"""Facts: what people state, folded into what is known, as of any date."""

@@ -1,0 +1,159 @@
+"""A manager's facts: read from the log as it grows, folded when they are asked for.
+
+How far a tenant's log has been read is marked in the log itself, after what it states is kept:
+a process that dies leaves the mark where it was, and whichever reads next goes on from there.
+Reading twice changes nothing. What a record states is removed with it, so facts follow every
+erasure by themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Final
+
+from langchain_core.messages import ChatMessage
+
+from langchain_ctxmgr._plans import Plan, call
+from langchain_ctxmgr.analysis import terms
+from langchain_ctxmgr.memory.facts.folding import Told, folded
+from langchain_ctxmgr.memory.facts.reading import MEMORY_ROLE, STATED, stated_in
+from langchain_ctxmgr.memory.facts.values import (
+    Authority,
+    Category,
+    Fact,
+    Source,
+    packed,
+    unpacked,
+)
+from langchain_ctxmgr.records import MAX_ID_CHARS, Branch, Scope
+from langchain_ctxmgr.storage.message_log import MessageLog, Stated, tenant_of
+
+_MARK: Final = "facts 1"
+"""Names how far the log was read; counted up when other rules would read something else."""
+_READ: Final = 256
+"""Records read in one step."""
+
+
+class Facts:
+    """What is stated in a log.
+
+    Args:
+        log: What is read.
+    """
+
+    def __init__(self, log: MessageLog) -> None:
+        self._log = log
+
+    def known(
+        self, scope: Scope, *, as_of: datetime, branch: Branch | None = None
+    ) -> Plan[list[Fact]]:
+        """What holds at `as_of`, by what was recorded up to then; the newest last.
+
+        Args:
+            scope: A user, whose facts come from all their threads; else a thread; else a tenant.
+            as_of: Statements and validity count up to here.
+            branch: Of a thread, what is not on it is left out.
+        """
+        yield from self._read(tenant_of(scope))
+        told = yield from self._told(scope, branch)
+        before = [each for each in told if each.source.at <= as_of]
+        return [fact for fact in folded(before) if fact.holds(as_of)]
+
+    def history(self, scope: Scope, *, branch: Branch | None = None) -> Plan[list[Fact]]:
+        """`known` of all times: also what no longer holds, and until when it did."""
+        yield from self._read(tenant_of(scope))
+        return folded((yield from self._told(scope, branch)))
+
+    def _read(self, tenant_id: str) -> Plan[None]:
+        """Keep what the tenant's new records state."""
+        marks = yield from call(self._log.marks, tenant_id, _MARK)
+        seq = marks.words_seq
+        while True:
+            pending = yield from call(self._log.pending, tenant_id, seq, _READ)
+            if pending.until_seq <= seq:
+                return
+            stated = {entry.record.seq: stated_in(entry.record) for entry in pending.entries}
+            values = {of: packed(found) for of, found in stated.items() if found}
+            until = pending.until_seq
+            yield from call(self._log.put_stated, tenant_id, values, after_seq=seq, until_seq=until)
+            yield from call(self._log.set_marks, tenant_id, _MARK, words_seq=until, dense_seq=until)
+            seq = until
+
+    def _told(self, scope: Scope, branch: Branch | None) -> Plan[list[Told]]:
+        rows: list[Stated] = []
+        for each in _asked(scope):
+            rows += yield from call(self._log.stated, each)
+        told: list[Told] = []
+        for row in sorted(rows):
+            if branch is not None and _is_off(branch, row):
+                continue
+            source = Source(thread_id=row.thread_id, message_id=row.message_id, at=row.at)
+            told += [Told(each, source, row.user_id) for each in unpacked(row.value)]
+        return told
+
+
+def memories_of(scope: Scope) -> Scope:
+    """The thread that a user's own memories are recorded in, or a thread's where none is named.
+
+    Raises:
+        ValueError: If `scope` names neither a user nor a thread.
+    """
+    if scope.user_id is not None:
+        name = f"memories/{scope.user_id}"
+    elif scope.thread_id is not None:
+        name = f"{scope.thread_id}/memories"
+    else:
+        raise ValueError(f"scope must name whose memory it is, a user or a thread, got {scope}")
+    if len(name) > MAX_ID_CHARS:
+        name = f"memories/{sha256(name.encode()).hexdigest()}"
+    return Scope(tenant_id=tenant_of(scope), thread_id=name, user_id=scope.user_id)
+
+
+def memory_message(
+    text: str,
+    *,
+    authority: Authority,
+    category: Category | None = None,
+    stated: tuple[str, str, str] | None = None,
+    is_single: bool = False,
+    is_fact: bool = True,
+) -> ChatMessage:
+    """A memory as it is recorded: its words, and what it states where that is given."""
+    given: dict[str, Any] = {"authority": authority.value, "is_fact": is_fact}
+    if category is not None:
+        given["category"] = category.value
+    if stated is not None:
+        given |= dict(zip(("subject", "relation", "object"), stated, strict=True))
+        given["is_single"] = is_single
+    return ChatMessage(content=text, role=MEMORY_ROLE, additional_kwargs={STATED: given})
+
+
+def matching(facts: Sequence[Fact], query: str, k: int) -> list[Fact]:
+    """The `k` facts that share most with `query`, rare words counting more; the best first."""
+    asked = set(terms(query))
+    said = [set(terms(f"{f.subject} {f.relation} {f.object} {f.text}")) for f in facts]
+    often = Counter(term for each in said for term in each & asked)
+    scored = [
+        (sum(math.log(1 + len(facts) / often[term]) for term in each & asked), place)
+        for place, each in enumerate(said)
+    ]
+    best = sorted((score, place) for score, place in scored if score > 0)
+    return [facts[place] for _, place in best[: -k - 1 : -1]]
+
+
+def _asked(scope: Scope) -> tuple[Scope, ...]:
+    """Where what `scope` may know is recorded."""
+    tenant_id = tenant_of(scope)
+    if scope.user_id is not None:
+        return (Scope(tenant_id=tenant_id, user_id=scope.user_id),)
+    if scope.thread_id is not None:
+        return (scope, memories_of(scope))
+    return (scope,)
+
+
+def _is_off(branch: Branch, row: Stated) -> bool:
+    return row.thread_id == branch.thread_id and not branch.holds(row.branch, row.slot)
