@@ -6,6 +6,9 @@ is shown, as far as 600 tokens go, so what is lost is lost by the method. Counte
 the tokens they were given and their price; the previous summaries that a call was not shown; and
 for how many of the facts the exact value stands in what the model would be sent.
 
+Then a thread whose model changes is replayed (`summaries_tiers`). `deepagents` is not among the
+extras: `pip install deepagents` measures it too.
+
     python benchmarks/summaries.py [--turns 1000]
 """
 

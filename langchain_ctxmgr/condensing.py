@@ -348,7 +348,8 @@ def _own(strategy: Summarize, task: Task, counter: TokenCounter) -> Told:
     if tokens > task.max_tokens:
         raise ValueError(f"the strategy's summary has {tokens} tokens, over {task.max_tokens}")
     evidence = Evidence([source_of(record) for record in task.records])
-    said = [part for part in analysis.sentences(summary.text) if part.strip()]
+    said = [part for part in map(str.strip, analysis.sentences(summary.text)) if part]
+    said = [part for part in said if not part.endswith(":")]  # a heading states nothing
     borne_out = sum(evidence.problem(part) is None for part in said)
     priced = Summary(text=summary.text, tokens=tokens, source_ids=tuple(summary.source_ids))
     return Told(Quote.of(priced, task.records), borne_out / len(said) if said else 0.0)

@@ -31,7 +31,8 @@ def plain(**settings: Any) -> ContextManager:
 
 def telling(records: Any, max_tokens: int, counter: Any) -> Summary:
     """A strategy of the caller's: the first message as it stands."""
-    return Summary(text=records[0].message.text, tokens=0, source_ids=(records[0].message_id,))
+    text = f"What was said:\n{records[0].message.text}"
+    return Summary(text=text, tokens=0, source_ids=(records[0].message_id,))
 
 
 class TestStrategies:
