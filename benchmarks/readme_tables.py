@@ -118,12 +118,33 @@ def summaries(figures: dict[str, Any]) -> list[str]:
         "|---" * 5 + "|",
     ]
     for row in figures["rows"]:
+        if "failed" in row:
+            rows.append(f"| {row['method']} | cannot be had here {'| ' * 4}|")
+            continue
         cells = [
             row["method"],
             f"{row['calls']}",
             f"{row['summarized_tokens']:,}",
             f"{row['cost_usd']:.4f}",
             f"{row['facts_in_view']} of {row['facts']}",
+        ]
+        rows.append(_row(*cells))
+    rows += [
+        "",
+        (
+            "| log, cache | turns, switches of model | prepared without a call "
+            "| look-ups that hit | hit in the process, ms (p95) | cache | log |"
+        ),
+        "|---" * 7 + "|",
+    ]
+    for row in figures["tiers"]:
+        hits = row["hit_ms"]
+        cells = [
+            row["place"],
+            f"{row['turns']:,}, {row['switches']}",
+            _share(row["without_call"]),
+            f"{_share(row['hit_ratio'])} of {sum(row['look_ups'].values()):,}",
+            *(_brief_ms(hits[tier]) for tier in ("process", "cache", "log")),
         ]
         rows.append(_row(*cells))
     return rows
@@ -266,12 +287,16 @@ def _of(rows: list[dict[str, Any]], *backends: str) -> list[dict[str, Any]]:
 
 def _paired(figures: dict[str, Any]) -> list[str]:
     ours: dict[str, float] = figures["ours_ms"]
-    return [f"{_brief(ours['median'])} ({_brief(ours['p95'])})", _ratio(figures)]
+    return [_brief_ms(ours), _ratio(figures)]
 
 
 def _brief(value: float) -> str:
     """Two digits that count, never in powers of ten."""
     return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def _brief_ms(times: dict[str, float]) -> str:
+    return f"{_brief(times['median'])} ({_brief(times['p95'])})"
 
 
 def _ratio(figures: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from langchain_ctxmgr.budget.allocation import ContextBudget, RiskLevel, Strategy
     from langchain_ctxmgr.budget.models import register_model
     from langchain_ctxmgr.compression.chat_summarizer import ChatSummarizer
+    from langchain_ctxmgr.condensing import Condensation
     from langchain_ctxmgr.errors import ContextOverflowError
     from langchain_ctxmgr.manager import ContextManager
     from langchain_ctxmgr.memory.facts.values import Fact
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChatSummarizer",
+    "Condensation",
     "ContextBudget",
     "ContextManager",
     "ContextOverflowError",
@@ -34,6 +36,7 @@ __all__ = [
 
 _HOMES = {
     "ChatSummarizer": "compression.chat_summarizer",
+    "Condensation": "condensing",
     "ContextBudget": "budget.allocation",
     "ContextManager": "manager",
     "ContextOverflowError": "errors",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TypeAlias
 
@@ -53,6 +53,13 @@ class Degraded:
     reason: str
     fallback: str
     """What was used in its place."""
+    may_quote: bool = False
+    """Whether `reason` has words of a provider's, which may quote what was said."""
+
+    def __str__(self) -> str:
+        """For logs: without words that may quote what was said."""
+        reason = self.reason.partition(":")[0] if self.may_quote else self.reason
+        return f"{self.part}: {reason}; in its place: {self.fallback}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +82,27 @@ class Summarized:
     """What it now consists of."""
     supported: float
     """Share of what the model wrote that the messages bear out, 0 to 1."""
-    unsupported: tuple[str, ...]
-    """What was replaced by the sentences it was about, and why."""
+    unsupported: tuple[str, ...] = field(repr=False)
+    """What was replaced by the sentences it was about, and why; in no log."""
+    is_extracted: bool
+    """Whether the new notes are the messages' own sentences: the model gave no usable ones."""
     cost_usd: Decimal | None
     """What it took; None where the price is unknown."""
 
 
-Event: TypeAlias = Recorded | Prepared | Trimmed | Degraded | CaughtUp | Summarized
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resummarized:
+    """A thread's summary was made anew from its first message on."""
+
+    tenant_id: str
+    thread_id: str
+    statements: int
+    """What it now consists of."""
+    drift: float
+    """Share of the notes before that those made anew do not bear out, 0 to 1."""
+
+
+Event: TypeAlias = Recorded | Prepared | Trimmed | Degraded | CaughtUp | Summarized | Resummarized
 Listener: TypeAlias = Callable[[Event], None]
 
 

@@ -26,6 +26,7 @@ from langchain_ctxmgr.budget.tokens import CACHE_SIZE, counter_for
 from langchain_ctxmgr.closable import Closable
 from langchain_ctxmgr.compression.chat_summarizer import ChatSummarizer
 from langchain_ctxmgr.compression.extractive import ExtractiveSummarizer
+from langchain_ctxmgr.condensing import Condenser
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import Listener, Recorded, emit
 from langchain_ctxmgr.forking import ForkableLock
@@ -63,7 +64,6 @@ from langchain_ctxmgr.records import (
     PreparedContext,
     Scope,
     Stats,
-    Summary,
 )
 from langchain_ctxmgr.remembering import Memorizer, Remembers
 from langchain_ctxmgr.retention import Eraser
@@ -73,15 +73,17 @@ from langchain_ctxmgr.storage.message_log import MessageLog, Verification
 from langchain_ctxmgr.storage.spool import Spool
 from langchain_ctxmgr.storage.vectors import VectorStore
 from langchain_ctxmgr.summaries.service import Summaries
+from langchain_ctxmgr.summarizing import Summarizes
 from langchain_ctxmgr.view.builder import ViewBuilder
-from langchain_ctxmgr.view.frame import Summarizer, ViewParts
+from langchain_ctxmgr.view.frame import ViewParts
+from langchain_ctxmgr.view.quotes import Summarizer
 
 if TYPE_CHECKING:
     from langchain_ctxmgr.chat_history import ContextChatMessageHistory
     from langchain_ctxmgr.folder import Folder
 
 
-class ContextManager(Closable, Remembers):
+class ContextManager(Closable, Remembers, Summarizes):
     """Records conversations and prepares contexts from them.
 
     `open` is the usual way in: a folder with a SQLite log and a Qdrant Edge shard. Over
@@ -203,6 +205,15 @@ class ContextManager(Closable, Remembers):
             model=model,
             listeners=self._listeners,
             log_breaker=breakers.log,
+            now=self._now,
+        )
+        self._condenser = Condenser(
+            log=log,
+            recall=self._recall,
+            summaries=self._summaries,
+            counter=self._counter,
+            budget=self._budget,
+            listeners=self._listeners,
             now=self._now,
         )
         self._memorizer = Memorizer(
@@ -530,41 +541,6 @@ class ContextManager(Closable, Remembers):
         )
         return Memories(found.memories)
 
-    def summarize(self, *, scope: Scope) -> Summary:
-        """The chat model's summary of a thread, brought up to date now.
-
-        It covers whole sections (`ChatSummarizer.section_tokens`); empty before the first is
-        complete. Otherwise it is made beside the turns, by itself. Where that is under way, here
-        or in another process, it is waited for.
-
-        Raises:
-            ValueError: If the manager has no chat model for summaries.
-            SummaryError: If the model's answer cannot be used; the summary stays what it was.
-        """
-        return run(self._by_model().update(self._thread(scope)))
-
-    async def asummarize(self, *, scope: Scope) -> Summary:
-        """`summarize` on an event loop."""
-        return await arun(self._by_model().update(self._thread(scope)))
-
-    def resummarize(self, *, scope: Scope) -> Summary:
-        """`summarize` from the first message on, whatever was summed up before.
-
-        Raises:
-            ValueError: If the manager has no chat model for summaries.
-            SummaryError: If an answer of the model cannot be used.
-        """
-        return run(self._by_model().remake(self._thread(scope)))
-
-    async def aresummarize(self, *, scope: Scope) -> Summary:
-        """`resummarize` on an event loop."""
-        return await arun(self._by_model().remake(self._thread(scope)))
-
-    def _by_model(self) -> Summaries:
-        if self._summaries is None:
-            raise ValueError("summarizer must be a chat model or a ChatSummarizer for this")
-        return self._summaries
-
     def history(self, *, scope: Scope) -> list[BaseMessage]:
         """Every message ever recorded in a thread, verbatim, in the order recorded.
 
@@ -658,7 +634,8 @@ class ContextManager(Closable, Remembers):
         records it is behind the log, None without one. `prompt_cache`: by model, what the
         provider's cache gave beside what was to be expected (`PromptCacheFigures`), of the
         answers recorded here that tell their usage. `summaries`, with a chat model for them:
-        look-ups by where they were found, calls, tokens and USD of this process.
+        look-ups by where they were found; calls, tokens and USD of this process, and the USD
+        of what others had made; the `drift` that `resummarize` found last.
 
         Raises:
             ValueError: If the scope names a user: a user's figures cannot be told apart yet.

@@ -20,7 +20,7 @@ from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.prompt.window import Selector
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage.cache import Cache
-from langchain_ctxmgr.view.frame import Summarizer
+from langchain_ctxmgr.view.quotes import Summarizer
 
 
 class Settings(TypedDict, total=False):

@@ -21,6 +21,9 @@ SMALL_ROOM_TOKENS = 8_000
 than the same tokens of recalled text (.005 to .014 of evidence recall at 2,000 and 4,000)."""
 LARGE_ROOM_TOKENS = 32_000
 """From here on the full history is kept while it fits."""
+FOCUS_TOKENS = 30_000
+"""Where a history is condensed for the question although the window would hold it all: models
+find less in long prompts, and each costs as much again."""
 CACHED_ROOM_TOKENS = 2_048
 """From here on what was sent is worth keeping: OpenAI's prompt cache begins at 1,024 tokens,
 and a prompt is on average about half as long again as right after a compaction."""
@@ -189,6 +192,9 @@ class ContextBudget:
     recalled_share: Share | float | None = None
     keep_full_history: bool = True
     """Send the whole history while it fits; False: the shares hold from the first turn on."""
+    focus_above_tokens: int | None = None
+    """A longer history is condensed to so many tokens for the question (`FOCUS_TOKENS` is a good
+    number): the newest part, a summary and what bears on it. None: as many as the window holds."""
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     def __post_init__(self) -> None:
@@ -199,6 +205,8 @@ class ContextBudget:
                 f"reserve_tokens must be less than max_input_tokens ({self.max_input_tokens}), "
                 f"got {self.reserve_tokens}"
             )
+        if self.focus_above_tokens is not None:
+            _check_tokens("focus_above_tokens", self.focus_above_tokens, at_least=1)
         total = 0.0
         for name in ("history_share", "summary_share", "recalled_share"):
             value: object = getattr(self, name)
@@ -233,6 +241,11 @@ class ContextBudget:
         """The most a prompt may hold: the window without the reserve."""
         return self.max_input_tokens - self.reserve_tokens
 
+    def focused(self, room_tokens: int) -> int:
+        """What of `room_tokens` history, summary and recalled text may take together."""
+        bound = self.focus_above_tokens
+        return room_tokens if bound is None else min(room_tokens, bound)
+
     def allocate(
         self,
         max_tokens: int | None = None,
@@ -255,7 +268,8 @@ class ContextBudget:
         limit = self.prompt_tokens if max_tokens is None else max_tokens
         _check_tokens("max_tokens", limit, at_least=0)
         _check_tokens("fixed_tokens", fixed_tokens, at_least=0)
-        room = max(limit - fixed_tokens, 0)
+        room = self.focused(max(limit - fixed_tokens, 0))
+        limit = min(limit, fixed_tokens + room)
         default = _default_summary(limit, is_summarized=is_summarized)
         summary = min(_share(self.summary_share, default).of(room), room)
         history = _share(self.history_share, _default_history(limit, is_live=is_live)).of(room)

@@ -8,10 +8,7 @@ it was. What is longer than the model takes at once is given to it in parts, non
 
 from __future__ import annotations
 
-import asyncio
 import json
-import queue
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,8 +18,7 @@ from importlib.resources import files
 from typing import Final, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
-from langchain_core.runnables import RunnableConfig
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.utils.json import parse_json_markdown
 from pydantic import BaseModel, Field, TypeAdapter, field_validator
 
@@ -30,18 +26,13 @@ from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.analysis import message_text
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.compression.extractive import Extract, extract
+from langchain_ctxmgr.compression.model_call import ModelCall
 from langchain_ctxmgr.compression.statements import Cited, Kind, Statement, fitting, sendable
 from langchain_ctxmgr.compression.verification import Evidence, Source, extracted
-from langchain_ctxmgr.errors import NoAnswerError, SummaryError
+from langchain_ctxmgr.errors import SummaryError
 from langchain_ctxmgr.prompt.layout import day, row, who
 from langchain_ctxmgr.records import LogRecord
 
-_CONFIG: Final[RunnableConfig] = {
-    "tags": ["nostream", "langsmith:nostream"],
-    "metadata": {"lc_source": "summarization"},
-    "run_name": "ctxmgr_summary",
-}
-"""So that no stream of the host shows the call: LangGraph's `TAG_NOSTREAM`, new and old."""
 _WORDS_PER_TOKEN: Final = 0.6
 """About, so that an answer stays within its bound."""
 _WEIGHED: Final = 64
@@ -58,11 +49,13 @@ class Update(NamedTuple):
     """Statements in the model's answers."""
     unsupported: list[str]
     """Why the others were replaced, one reason each."""
+    fresh: list[Statement]
+    """Those of what is new, whether or not they found room among `statements`."""
 
     def then(self, after: Update) -> Update:
         """This and the next call's."""
         written, unsupported = self.written + after.written, self.unsupported + after.unsupported
-        return Update(after.statements, written, unsupported)
+        return Update(after.statements, written, unsupported, self.fresh + after.fresh)
 
     @property
     def supported(self) -> float:
@@ -84,7 +77,9 @@ class ChatSummarizer:
     trigger_tokens: int | None = None
     """A thread is summed up once it has so many; None: half of what the model takes."""
     max_tokens: int = 600
-    """Of the statements, at most."""
+    """Of the overview, at most."""
+    max_notes_tokens: int = 4_000
+    """Of the sections' own notes beside it, at most: the oldest go up into the overview."""
     max_chunk_tokens: int = 16_000
     """New messages handed to the model in one call, at most: less than its window."""
     read_share: float = 0.2
@@ -103,7 +98,7 @@ class ChatSummarizer:
     def __post_init__(self) -> None:
         if not isinstance(self.model, BaseChatModel):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"model must be a BaseChatModel, got {type(self.model).__name__}")
-        sizes = ("section_tokens", "max_tokens", "max_chunk_tokens")
+        sizes = ("section_tokens", "max_tokens", "max_notes_tokens", "max_chunk_tokens")
         for name in sizes if self.trigger_tokens is None else (*sizes, "trigger_tokens"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 100:  # noqa: PLR2004 - less holds no note
@@ -119,7 +114,7 @@ class ChatSummarizer:
     @property
     def instructions(self) -> str:
         """What the model is told."""
-        text = _default_prompt() if self.prompt is None else self.prompt
+        text = prompt_text("rolling_summary") if self.prompt is None else self.prompt
         return text.replace("{max_words}", str(int(self.max_tokens * _WORDS_PER_TOKEN)))
 
     @property
@@ -127,7 +122,8 @@ class ChatSummarizer:
         """What a finished summary follows from besides its messages."""
         name = getattr(self.model, "model_name", None) or getattr(self.model, "model", None)
         model = (type(self.model).__name__, str(name))
-        return (*model, self.section_tokens, self.max_tokens, self.read_share, self.instructions)
+        sizes = (self.section_tokens, self.max_tokens, self.max_notes_tokens, self.read_share)
+        return (*model, *sizes, self.instructions)
 
     def parts(self, records: Sequence[LogRecord], counter: TokenCounter) -> Iterator[list[Extract]]:
         """What the model reads of `records`, in as many calls as that takes."""
@@ -162,14 +158,41 @@ class ChatSummarizer:
         before = [each for each in previous if any(s.message_id in known for s in each.sources)]
         asked = _question(before, part)
         reply = yield from call(
-            _Caller(self.model, self.timeout).invoke,
+            ModelCall(self.model, self.timeout).invoke,
             [SystemMessage(self.instructions), HumanMessage(asked)],
         )
         paid(reply)
         answers = _answers(reply, max(self.max_tokens, counter.text(asked)), counter)
         checked = _checked(answers, before, part, known)
         kept = self._preserving(before, checked.statements)
-        return Update(fitting(kept, self.max_tokens, counter), len(answers), checked.problems)
+        return self._updated(kept, part, len(answers), checked.problems, counter)
+
+    def extracted(
+        self,
+        previous: Sequence[Statement],
+        records: Sequence[LogRecord],
+        counter: TokenCounter,
+    ) -> Update:
+        """The same without the model: for `records` the sentences of theirs that say most."""
+        part = extract(records, self.max_tokens, counter)
+        quoted = [_quoted(Kind.FACT, each.record, each.text) for each in part]
+        return self._updated([*previous, *quoted], part, 0, [], counter)
+
+    def _updated(
+        self,
+        statements: Sequence[Statement],
+        part: Sequence[Extract],
+        written: int,
+        problems: list[str],
+        counter: TokenCounter,
+    ) -> Update:
+        new = {piece.record.message_id for piece in part}
+        return Update(
+            fitting(statements, self.max_tokens, counter),
+            written,
+            problems,
+            [s for s in statements if not new.isdisjoint(c.message_id for c in s.sources)],
+        )
 
     def _preserving(
         self, previous: Sequence[Statement], after: Sequence[Statement]
@@ -277,7 +300,7 @@ def _answers(reply: AIMessage, max_tokens: int, counter: TokenCounter) -> list[_
     try:
         answers = _ANSWERS.validate_python(parse_json_markdown(text, parser=_parsed))
     except ValueError:
-        raise SummaryError(f"the model's answer is no list of statements: {text[:80]!r}") from None
+        raise SummaryError("the model's answer is no list of statements") from None
     if sum(counter.text(answer.text) for answer in answers) > max_tokens:
         raise SummaryError("the model's answer is longer than what it sums up")
     return answers
@@ -313,7 +336,7 @@ def _checked(
     for answer in answers:
         ids = dict.fromkeys(each for name in answer.sources for each in names.get(name, ()))
         sources = [known[each] for each in ids or everything if each in known]
-        evidence = Evidence([_source(record) for record in sources])
+        evidence = Evidence([source_of(record) for record in sources])
         problem = evidence.problem(answer.text) if ids else "it names no source"
         if problem is None:
             cited = tuple(_cited(record) for record in sources)
@@ -322,15 +345,20 @@ def _checked(
         checked.problems.append(f"{answer.text[:120]!r}: {problem}")
         instead = extracted(answer.text, evidence)
         if instead is not None:
-            record = sources[instead.source]
-            text = sendable(f"{_shown(record)}: {instead.text}")
-            stands = Statement(kind=answer.kind, text=text, sources=(_cited(record),))
+            stands = _quoted(answer.kind, sources[instead.source], instead.text)
             if stands not in checked.statements:
                 checked.statements.append(stands)
     return checked
 
 
-def _source(record: LogRecord) -> Source:
+def _quoted(kind: Kind, record: LogRecord, text: str) -> Statement:
+    """A message's own words as a statement."""
+    said = sendable(f"{_shown(record)}: {text}")
+    return Statement(kind=kind, text=said, sources=(_cited(record),))
+
+
+def source_of(record: LogRecord) -> Source:
+    """A recorded message as statements are held against it."""
     return Source(text=message_text(record.message), speaker=_speaker(record), at=record.at)
 
 
@@ -348,55 +376,8 @@ def _shown(record: LogRecord) -> str:
     return who(name, record.role) if name else _ROLES.get(record.role, record.role)
 
 
-class _Caller:
-    """One call of the model, given up when its time is over."""
-
-    def __init__(self, model: BaseChatModel, timeout: timedelta) -> None:
-        self._model = model
-        self._seconds = timeout.total_seconds()
-
-    def invoke(self, messages: list[BaseMessage]) -> AIMessage:
-        """Its reply. A call that hangs is left to a thread that holds up nobody's exit."""
-        replies = queue.SimpleQueue[AIMessage | BaseException]()
-
-        def ask() -> None:
-            try:
-                replies.put(self._asked(messages))
-            except BaseException as error:  # noqa: BLE001 - raised by the caller below
-                replies.put(error)
-
-        threading.Thread(target=ask, name="ctxmgr-summary-call", daemon=True).start()
-        try:
-            reply = replies.get(timeout=self._seconds)
-        except queue.Empty:
-            raise NoAnswerError(f"the model did not answer in {self._seconds:g} s") from None
-        if isinstance(reply, Exception):
-            raise reply
-        if isinstance(reply, BaseException):  # a cancelled call, or one that ends its thread
-            raise NoAnswerError(f"the model ended with {reply!r}") from reply
-        return reply
-
-    async def ainvoke(self, messages: list[BaseMessage]) -> AIMessage:
-        """`invoke` on an event loop."""
-        try:
-            async with asyncio.timeout(self._seconds):
-                return await self._model.ainvoke(messages, config=_CONFIG)
-        except TimeoutError:
-            raise NoAnswerError(f"the model did not answer in {self._seconds:g} s") from None
-
-    def _asked(self, messages: list[BaseMessage]) -> AIMessage:
-        """Its reply, from a loop of its own where the model answers on loops alone."""
-        try:
-            return self._model.invoke(messages, config=_CONFIG)
-        except NotImplementedError:
-            return asyncio.run(self._model.ainvoke(messages, config=_CONFIG))
-
-
 @cache
-def _default_prompt() -> str:
-    return (
-        files("langchain_ctxmgr.compression")
-        .joinpath("prompts/rolling_summary.txt")
-        .read_text("utf-8")
-        .strip()
-    )
+def prompt_text(name: str) -> str:
+    """The instructions in `prompts/<name>.txt`."""
+    folder = files("langchain_ctxmgr.compression").joinpath("prompts")
+    return folder.joinpath(f"{name}.txt").read_text("utf-8").strip()

@@ -8,8 +8,9 @@ against what was really said.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -17,7 +18,7 @@ from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.prompt.layout import note, summary_message
 from langchain_ctxmgr.records import Summary
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 """Version of what `RunningSummary.to_bytes` writes."""
 
 
@@ -42,6 +43,8 @@ _HEADINGS: Final = {
     Kind.FILE: "Files and ids",
     Kind.OUTCOME: "Outcomes",
 }
+NOTED: Final = "Notes on earlier parts:\n"
+"""Stands above notes beside an overview."""
 _WEIGHTS: Final = {
     Kind.GOAL: 1.5,
     Kind.DECISION: 1.5,
@@ -87,32 +90,46 @@ class RunningSummary:
     before_slot: int
     """It covers the messages before this slot."""
     statements: tuple[Statement, ...]
+    """The overview, which is always shown."""
+    sections: tuple[tuple[Statement, ...], ...]
+    """The notes of each section, the oldest first: `levels` says which are shown."""
     supported: float
     """Share of what the model wrote last that its sources bear out, 0 to 1."""
-    cost_usd: str | None = None
-    """What making it took, as a decimal; None where the price is unknown."""
+    cost_usd: Decimal | None = None
+    """What making it took; None where the price is unknown."""
 
     def to_bytes(self) -> bytes:
         """For keeping."""
-        rows = [(each.kind.value, each.text, each.sources) for each in self.statements]
-        fields = (_FORMAT, self.before_slot, rows, self.supported, self.cost_usd)
+        levels = [_rows(self.statements), [_rows(section) for section in self.sections]]
+        cost = None if self.cost_usd is None else str(self.cost_usd)
+        fields = (_FORMAT, self.before_slot, *levels, self.supported, cost)
         return json.dumps(fields).encode("ascii")
 
     @classmethod
     def from_bytes(cls, kept: bytes) -> RunningSummary | None:
         """As `to_bytes` wrote it; None for what another release or hand wrote."""
         try:
-            version, before_slot, rows, supported, cost_usd = json.loads(kept)
+            version, *fields = json.loads(kept)
             if version != _FORMAT:
                 return None
+            before_slot, rows, sections, supported, cost_usd = fields
             return cls(
                 before_slot=int(before_slot),
-                statements=tuple(_statement(*row) for row in rows),
+                statements=_statements(rows),
+                sections=tuple(map(_statements, sections)),
                 supported=float(supported),
-                cost_usd=cost_usd,
+                cost_usd=None if cost_usd is None else Decimal(cost_usd),
             )
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, ArithmeticError):
             return None
+
+
+def _rows(statements: Iterable[Statement]) -> list[Any]:
+    return [(each.kind.value, each.text, each.sources) for each in statements]
+
+
+def _statements(rows: Iterable[Sequence[Any]]) -> tuple[Statement, ...]:
+    return tuple(_statement(*row) for row in rows)
 
 
 def _statement(kind: str, text: str, sources: Sequence[Any]) -> Statement:
@@ -140,7 +157,7 @@ def fitting(
     headed: set[Kind] = set()
     for place in order:
         statement = statements[place]
-        cost = counter.text(_line(statement))
+        cost = counter.text(line(statement))
         if statement.kind not in headed:
             cost += counter.text(_heading(statement.kind))
         if cost <= room:
@@ -150,20 +167,35 @@ def fitting(
     return [statement for place, statement in enumerate(statements) if place in kept]
 
 
-def render(statements: Sequence[Statement]) -> str:
-    """The text that a summary message fences: by kind, each line with its messages' numbers."""
+def noted_tokens(noted: Sequence[Statement], counter: TokenCounter) -> int:
+    """What `noted` adds to a summary beside its overview; 0 for nothing."""
+    return sum(map(counter.text, _noted_lines(noted)))
+
+
+def _noted_lines(noted: Sequence[Statement]) -> list[str]:
+    return [NOTED, *map(line, noted)] if noted else []
+
+
+def render(statements: Sequence[Statement], noted: Sequence[Statement] = ()) -> str:
+    """The text that a summary message fences, each line with its messages' numbers.
+
+    The overview by kind, then what was `noted` beside it, in its order.
+    """
     parts: list[str] = []
     for kind in Kind:
-        lines = [_line(each) for each in statements if each.kind is kind]
+        lines = [line(each) for each in statements if each.kind is kind]
         if lines:
             parts += [_heading(kind), *lines]
-    return "".join(parts)
+    return "".join([*parts, *_noted_lines(noted)])
 
 
-def summary_of(statements: Sequence[Statement], counter: TokenCounter) -> Summary:
-    """`statements` as a view shows them; empty for none."""
-    text = render(statements)
-    ids = dict.fromkeys(source.message_id for each in statements for source in each.sources)
+def summary_of(
+    statements: Sequence[Statement], counter: TokenCounter, *, noted: Sequence[Statement] = ()
+) -> Summary:
+    """An overview, and what was `noted` beside it, as a view shows them; empty for none."""
+    text = render(statements, noted)
+    told = [*statements, *noted]
+    ids = dict.fromkeys(source.message_id for each in told for source in each.sources)
     tokens = counter.message(summary_message(text)) if text else 0
     return Summary(text=text, tokens=tokens, source_ids=tuple(ids))
 
@@ -172,5 +204,6 @@ def _heading(kind: Kind) -> str:
     return f"{_HEADINGS[kind]}:\n"
 
 
-def _line(statement: Statement) -> str:
+def line(statement: Statement) -> str:
+    """What a summary shows of `statement`, newline included."""
     return note(text=statement.text, slots=[source.slot for source in statement.sources])

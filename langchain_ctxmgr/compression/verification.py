@@ -67,7 +67,8 @@ class Source:
     """What it says."""
     speaker: str
     """Who says it: a name, or the role."""
-    at: datetime
+    at: datetime | None
+    """When; None for what was not said on a day."""
 
     def sentences(self) -> list[str]:
         """What it says, one sentence each."""
@@ -79,7 +80,8 @@ class Evidence:
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._text = " ".join(_folded(source.text) for source in sources)
-        dates = [day for source in sources for day in _date_words(source.at.date())]
+        days = [source.at.date() for source in sources if source.at is not None]
+        dates = [word for day in days for word in _date_words(day)]
         known = [*dates, *(source.speaker for source in sources)]
         self._words = {
             word for text in (self._text, *known) for word in _WORDS.findall(_folded(text))

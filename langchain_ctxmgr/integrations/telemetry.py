@@ -22,6 +22,7 @@ from langchain_ctxmgr.events import (
     Listener,
     Prepared,
     Recorded,
+    Resummarized,
     Summarized,
     Trimmed,
 )
@@ -116,6 +117,11 @@ class OpenTelemetryListener:
             "1",
             "Share of what a summary states that its messages bear out",
         )
+        self._drift = meter.create_histogram(
+            "ctxmgr.summary.drift",
+            "1",
+            "Share of a summary's notes that it did not keep when it was made anew",
+        )
         self._behind = meter.create_gauge(
             "ctxmgr.index.behind", "{record}", "Records the index does not hold yet"
         )
@@ -154,6 +160,9 @@ class OpenTelemetryListener:
                     "ctxmgr.supported": event.supported,
                 }
                 self._note("summarized", {**_ids(event), **figures})
+            case Resummarized():
+                self._drift.record(event.drift)
+                self._note("resummarized", {**_ids(event), "ctxmgr.drift": event.drift})
 
     def _span(self, event: Prepared) -> None:
         ended = time.time_ns()
@@ -174,7 +183,7 @@ class OpenTelemetryListener:
         self._current_span().add_event(f"ctxmgr.{name}", attributes)
 
 
-def _ids(event: Prepared | Recorded | Summarized | Trimmed) -> dict[str, str | int]:
+def _ids(event: Prepared | Recorded | Resummarized | Summarized | Trimmed) -> dict[str, str | int]:
     return {_TENANT: event.tenant_id, "gen_ai.conversation.id": event.thread_id}
 
 
@@ -212,6 +221,8 @@ class PrometheusListener:
                 metrics["behind"].set(event.remaining)
             case Summarized():
                 metrics["supported"].observe(event.supported)
+            case Resummarized():
+                metrics["drift"].observe(event.drift)
 
 
 _made: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
@@ -255,6 +266,12 @@ def _metrics(registry: CollectorRegistry) -> dict[str, Any]:
         "supported": Histogram(
             "ctxmgr_summary_supported",
             "Share of what a summary states that its messages bear out",
+            buckets=_SHARES,
+            registry=registry,
+        ),
+        "drift": Histogram(
+            "ctxmgr_summary_drift",
+            "Share of a summary's notes that it did not keep when it was made anew",
             buckets=_SHARES,
             registry=registry,
         ),

@@ -29,6 +29,7 @@ class Breaker:
         listeners: Told once for each run of failures.
         clock: Seconds that never go back.
         rest_seconds: How long the part is left alone; None: `REST_SECONDS`.
+        may_quote: Whether it is handed what was said, so that its errors may quote it.
     """
 
     def __init__(
@@ -38,8 +39,11 @@ class Breaker:
         listeners: tuple[Listener, ...] = (),
         clock: Callable[[], float] = time.monotonic,
         rest_seconds: float | None = None,
+        *,
+        may_quote: bool = False,
     ) -> None:
         self._part = part
+        self._may_quote = may_quote
         self._fallback = fallback
         self._listeners = listeners
         self._clock = clock
@@ -101,7 +105,9 @@ class Breaker:
 
     def _tell(self, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"
-        event = Degraded(part=self._part, reason=reason, fallback=self._fallback)
+        event = Degraded(
+            part=self._part, reason=reason, fallback=self._fallback, may_quote=self._may_quote
+        )
         emit(self._listeners, event)
 
 
@@ -123,5 +129,5 @@ class Breakers(NamedTuple):
                 rest_seconds=LOG_REST_SECONDS,
             ),
             Breaker("vectors", "keyword search in the log", listeners),
-            Breaker("embeddings", "keyword recall", listeners),
+            Breaker("embeddings", "keyword recall", listeners, may_quote=True),
         )

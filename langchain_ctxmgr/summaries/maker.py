@@ -3,37 +3,34 @@
 How far a tenant's log has been looked at is marked in the log itself, after the work is done:
 a process that dies leaves the mark where it was, and whichever looks next goes on from there.
 One at a time works for a thread, by a claim that ends by itself when its holder dies, and what
-is finished is found again by its key: so no section is paid for twice. A thread whose messages
-the model gives no usable answer for holds up no other: it waits until a section more was said.
+is finished is found again by its key: so no section is paid for twice. Where the model gives no
+usable answer for a section, the section's own sentences take its notes' place and the next goes on.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
-from decimal import Decimal
+from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
 from typing import Final, NamedTuple, TypeVar
 
-from langchain_core.messages import AIMessage
-
 from langchain_ctxmgr._plans import Plan, call
-from langchain_ctxmgr.budget.costs import cost
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.compression.chat_summarizer import ChatSummarizer, Update
-from langchain_ctxmgr.compression.statements import RunningSummary
+from langchain_ctxmgr.compression.levels import folded, kept_share
+from langchain_ctxmgr.compression.statements import RunningSummary, Statement
 from langchain_ctxmgr.errors import NoAnswerError, StorageError, SummaryError
-from langchain_ctxmgr.events import Degraded, Listener, Summarized, emit
+from langchain_ctxmgr.events import Degraded, Listener, Resummarized, Summarized, emit
 from langchain_ctxmgr.memory.breaker import Breaker
 from langchain_ctxmgr.memory.claims import given_back, moment
 from langchain_ctxmgr.prompt.validity import role_of
 from langchain_ctxmgr.records import Branch, LogRecord, Scope
 from langchain_ctxmgr.storage.message_log import MessageLog
-from langchain_ctxmgr.summaries.store import Section, SummaryStore
+from langchain_ctxmgr.summaries.spending import Spending, Spent
+from langchain_ctxmgr.summaries.store import NOT_MADE, Section, SummaryStore
 
 T = TypeVar("T")
 
@@ -47,20 +44,6 @@ _READ: Final = 512
 """Records looked at in one step."""
 _TOLD: Final = 8
 """Unsupported statements an event names."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Spent:
-    """What the summarizer's model has taken in this process."""
-
-    calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_usd: Decimal = Decimal(0)
-    """Of the calls whose price is known."""
-    unpriced_calls: int = 0
-    by_day: dict[tuple[str, date], Decimal] = field(default_factory=dict[tuple[str, date], Decimal])
-    """USD by tenant and day (UTC)."""
 
 
 class _Claim(NamedTuple):
@@ -77,18 +60,14 @@ class _Claim(NamedTuple):
         return cls(branch.tenant_id, f"{_TASK} {thread[:32]}", uuid.uuid4().hex)
 
 
-class _Made(NamedTuple):
-    """A finished summary; 0 and None where there is none."""
-
-    number: int
-    """Of the section that it reaches to the end of."""
-    summary: RunningSummary | None
+class _TakenOverError(SummaryError):
+    """Another process makes this summary by now."""
 
 
 def _is_of_the_messages(error: Exception) -> bool:
     """Whether what failed is this summary, rather than the model or the log."""
     if isinstance(error, SummaryError):
-        return not isinstance(error, NoAnswerError)
+        return not isinstance(error, NoAnswerError | _TakenOverError)
     return getattr(error, "status_code", None) in _NOT_TAKEN
 
 
@@ -122,11 +101,13 @@ class SummaryMaker:
         self._counter = counter
         self._trigger_tokens = trigger_tokens
         self._listeners = listeners
-        self._now = now
-        self._refused: dict[tuple[str, str], int] = {}
-        self._is_capped: set[tuple[str, date]] = set()
-        self.breaker = Breaker("summarizer", "sentences extracted from the log", listeners)
-        self.spent = Spent()
+        self.spending = Spending(
+            summarizer.model, summarizer.max_cost_per_day, listeners=listeners, now=now
+        )
+        self.breaker = Breaker(
+            "summarizer", "sentences extracted from the log", listeners, may_quote=True
+        )
+        self.drift: float | None = None
 
     def follow(
         self, tenant_id: str, *, is_ending: Callable[[], bool] = lambda: False
@@ -156,30 +137,51 @@ class SummaryMaker:
         """Rest, and tell of `error`."""
         self.breaker.failed(error)
 
+    @property
+    def spent(self) -> Spent:
+        """What the model has taken in this process."""
+        return self.spending.spent
+
     def update(self, scope: Scope) -> Plan[RunningSummary | None]:
         """The summary of a thread's newest branch, made as far as its sections are complete.
 
         Whatever its size; None where no section is complete yet.
 
         Raises:
-            SummaryError: If the model's answer cannot be used. What it raises itself passes.
+            NoAnswerError: If the model does not answer. What it raises itself passes.
         """
-        return (yield from self._asked_for(scope, anew=False))
+        branch = yield from call(self._log.branch, scope)
+        made = yield from self._store.newest(branch)
+        if made.number >= self._store.complete(branch):
+            return made.summary
+        return (yield from self._waited_for(branch, anew=False))
 
     def remake(self, scope: Scope) -> Plan[RunningSummary | None]:
-        """`update` from the first message on, whatever is kept."""
-        return (yield from self._asked_for(scope, anew=True))
+        """`update` from the first message on, whatever is kept; how far that had drifted is told.
 
-    def _asked_for(self, scope: Scope, *, anew: bool) -> Plan[RunningSummary | None]:
+        `drift` is the share of its notes that those made anew do not bear out.
+        """
         branch = yield from call(self._log.branch, scope)
-        if not anew:
-            made = yield from self._newest(branch)
-            if made.number >= self._store.complete(branch):
-                return made.summary
-        claim = _Claim.of(branch)
-        while not (yield from self._claimed(claim)):
-            yield from call(moment.sleep)
-        return (yield from self._alone(claim, self._up_to_date(branch, claim, anew=anew)))
+        before = (yield from self._store.newest(branch)).summary
+        after = yield from self._waited_for(branch, anew=True)
+        if before is not None and after is not None:
+            self.drift = 1 - kept_share(before, after)
+            event = Resummarized(
+                tenant_id=branch.tenant_id,
+                thread_id=branch.thread_id,
+                statements=len(after.statements),
+                drift=self.drift,
+            )
+            emit(self._listeners, event)
+        return after
+
+    def _waited_for(self, branch: Branch, *, anew: bool) -> Plan[RunningSummary | None]:
+        while True:
+            claim = _Claim.of(branch)
+            while not (yield from self._claimed(claim)):
+                yield from call(moment.sleep)
+            with suppress(_TakenOverError):  # what whoever took over makes is found then
+                return (yield from self._alone(claim, self._up_to_date(branch, claim, anew=anew)))
 
     def _followed(self, tenant_id: str, is_ending: Callable[[], bool]) -> Plan[bool]:
         marks = yield from call(self._log.marks, tenant_id, _TASK)
@@ -200,46 +202,27 @@ class SummaryMaker:
         branch = yield from call(self._log.branch, Scope(tenant_id=tenant_id, thread_id=thread_id))
         if branch.head is None or branch.head.total_tokens < self._trigger_tokens:
             return True
-        complete, own = self._store.complete(branch), (tenant_id, thread_id)
-        if self._refused.get(own) == complete:
+        if (yield from self._store.newest(branch)).number >= self._store.complete(branch):
             return True
-        if (yield from self._newest(branch)).number >= complete:
-            return True
-        if self._is_over_cap(tenant_id):
+        if self.spending.is_over_cap(tenant_id):
             return False
         claim = _Claim.of(branch)
         if not (yield from self._claimed(claim)):
             return False
         try:
             yield from self._alone(claim, self._up_to_date(branch, claim, anew=False))
-        except Exception as error:
-            if not _is_of_the_messages(error):
-                raise
-            self._refused[own] = complete
-            self.breaker.refused(error)
-        else:
-            self._refused.pop(own, None)
+        except _TakenOverError:
+            return False
         return True
-
-    def _newest(self, branch: Branch) -> Plan[_Made]:
-        """The newest summary of `branch` there is."""
-        made = yield from self._store.made(branch)
-        for number in range(min(made, self._store.complete(branch)), 0, -1):
-            section = yield from self._store.section(branch, number)
-            if section is not None:
-                summary = yield from self._store.get(branch, section)
-                if summary is not None:
-                    return _Made(number, summary)
-        return _Made(0, None)
 
     def _up_to_date(
         self, branch: Branch, claim: _Claim, *, anew: bool
     ) -> Plan[RunningSummary | None]:
         # Looked up with the claim in hand: who had it before may have made what was due.
-        number, summary = _Made(0, None) if anew else (yield from self._newest(branch))
+        number, summary = NOT_MADE if anew else (yield from self._store.newest(branch))
         for due in range(number + 1, self._store.complete(branch) + 1):
             section = yield from self._store.section(branch, due)
-            if section is None or self._is_over_cap(branch.tenant_id):
+            if section is None or self.spending.is_over_cap(branch.tenant_id):
                 break
             summary = yield from self._made(branch, section, summary, claim)
         return summary
@@ -254,36 +237,82 @@ class SummaryMaker:
         # System text leads each prompt as it is: told again as notes it would be no more than data.
         records = [record for record in records if role_of(record.message) != "system"]
         statements = () if previous is None else previous.statements
+        sections = () if previous is None else previous.sections
+        before = (self.spent.cost_usd, self.spent.unpriced_calls)
+        is_extracted = False
+        try:
+            update = yield from self._written(branch, records, statements, claim)
+        except Exception as error:
+            if not _is_of_the_messages(error):
+                raise
+            self.breaker.refused(error)
+            update = self._summarizer.extracted(statements, records, self._counter)
+            is_extracted = True
+        is_priced = self.spent.unpriced_calls == before[1]
+        taken = self.spent.cost_usd - before[0] if is_priced else None
+        levels = folded(
+            update.statements,
+            [*sections, update.fresh],
+            max_tokens=self._summarizer.max_tokens,
+            max_section_tokens=self._summarizer.max_notes_tokens,
+            counter=self._counter,
+        )
+        summary = RunningSummary(
+            before_slot=section.end_slot,
+            statements=levels.overview,
+            sections=levels.sections,
+            supported=update.supported,
+            cost_usd=taken,
+        )
+        yield from self._store.put(branch, section, summary, erasures=erasures)
+        event = Summarized(
+            tenant_id=branch.tenant_id,
+            thread_id=branch.thread_id,
+            messages=len(records),
+            statements=len(summary.statements),
+            supported=update.supported,
+            unsupported=tuple(update.unsupported[:_TOLD]),
+            is_extracted=is_extracted,
+            cost_usd=taken,
+        )
+        emit(self._listeners, event)
+        if update.supported < self._summarizer.min_supported:
+            reason = f"{len(update.unsupported)} of {update.written} statements are not borne out"
+            fallback = "the sentences they were about"
+            emit(self._listeners, Degraded(part="summarizer", reason=reason, fallback=fallback))
+        return summary
+
+    def _written(
+        self,
+        branch: Branch,
+        records: Sequence[LogRecord],
+        statements: Sequence[Statement],
+        claim: _Claim,
+    ) -> Plan[Update]:
+        """What the model makes of the notes so far and a section, in as many calls as it takes.
+
+        Raises:
+            SummaryError: If an answer of it cannot be used. What it raises itself passes.
+        """
         cited: dict[str, LogRecord] = {}
         for source in dict.fromkeys(s for each in statements for s in each.sources):
             found = yield from call(self._log.find, branch, source.message_id)
             if found is not None:
                 cited[source.message_id] = found
-        before = (self.spent.cost_usd, self.spent.unpriced_calls)
-        update = Update(list(statements), 0, [])
+        update = Update(list(statements), 0, [], [])
         for part in self._summarizer.parts(records, self._counter):
             if not (yield from self._claimed(claim)):
-                raise SummaryError("another process makes this summary by now")
+                raise _TakenOverError("another process makes this summary by now")
             after = yield from self._summarizer.update(
                 update.statements,
                 part,
                 cited,
                 self._counter,
-                lambda reply: self._paid(branch.tenant_id, reply),
+                lambda reply: self.spending.paid(branch.tenant_id, reply),
             )
             cited |= {piece.record.message_id: piece.record for piece in part}
             update = update.then(after)
-        is_priced = self.spent.unpriced_calls == before[1]
-        taken = self.spent.cost_usd - before[0] if is_priced else None
-        summary = RunningSummary(
-            before_slot=section.end_slot,
-            statements=tuple(update.statements),
-            supported=update.supported,
-            cost_usd=None if taken is None else str(taken),
-        )
-        yield from self._store.put(branch, section, summary, erasures=erasures)
-        self._tell(branch, len(records), update, taken)
-        return summary
+        return update
 
     def _claimed(self, claim: _Claim) -> Plan[bool]:
         """Whether its holder alone makes the thread's summary during the next call."""
@@ -298,62 +327,3 @@ class SummaryMaker:
     def _release_now(self, claim: _Claim) -> None:
         with suppress(StorageError):  # it ends by itself
             self._log.release(*claim)
-
-    def _tell(self, branch: Branch, messages: int, update: Update, taken: Decimal | None) -> None:
-        emit(
-            self._listeners,
-            Summarized(
-                tenant_id=branch.tenant_id,
-                thread_id=branch.thread_id,
-                messages=messages,
-                statements=len(update.statements),
-                supported=update.supported,
-                unsupported=tuple(update.unsupported[:_TOLD]),
-                cost_usd=taken,
-            ),
-        )
-        if update.supported < self._summarizer.min_supported:
-            reason = (
-                f"{len(update.unsupported)} of {update.written} statements are not borne out, "
-                f"such as {update.unsupported[0]}"
-            )
-            fallback = "the sentences they were about"
-            emit(self._listeners, Degraded(part="summarizer", reason=reason, fallback=fallback))
-
-    def _paid(self, tenant_id: str, reply: AIMessage) -> None:
-        """Note what a call took."""
-        spent, used = self.spent, reply.usage_metadata
-        spent.calls += 1
-        price = None if used is None else cost(used, self._summarizer.model, at=self._now())
-        if used is not None:
-            spent.input_tokens += used["input_tokens"]
-            spent.output_tokens += used["output_tokens"]
-        today = (tenant_id, self._now().date())
-        if price is None:
-            spent.unpriced_calls += 1
-            if self._summarizer.max_cost_per_day is not None:
-                why = "cannot be held to what they may take: the price of a call is unknown"
-                self._tell_once(today, why, "calls whose cost is not counted")
-            return
-        spent.cost_usd += price
-        for tenant_day in list(spent.by_day):
-            if tenant_day[1] < today[1]:
-                spent.by_day.pop(tenant_day, None)
-        spent.by_day[today] = spent.by_day.get(today, Decimal(0)) + price
-
-    def _is_over_cap(self, tenant_id: str) -> bool:
-        """Whether the tenant's means for today are used up; told once a day."""
-        cap, today = self._summarizer.max_cost_per_day, (tenant_id, self._now().date())
-        if cap is None or self.spent.by_day.get(today, Decimal(0)) < cap:
-            return False
-        why = f"took {cap} USD today, as much as they may"
-        self._tell_once(today, why, "sentences extracted from the log")
-        return True
-
-    def _tell_once(self, today: tuple[str, date], why: str, fallback: str) -> None:
-        """Tell once a day of a tenant's cap that is reached, or that cannot be held."""
-        if today in self._is_capped:
-            return
-        self._is_capped = {each for each in self._is_capped if each[1] >= today[1]} | {today}
-        reason = f"summaries of {today[0]!r} {why}"
-        emit(self._listeners, Degraded(part="summarizer", reason=reason, fallback=fallback))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Self
 
 from langchain_core.language_models import BaseChatModel
@@ -15,8 +15,9 @@ from langchain_ctxmgr.compression.chat_summarizer import ChatSummarizer
 from langchain_ctxmgr.compression.statements import RunningSummary, summary_of
 from langchain_ctxmgr.events import Listener
 from langchain_ctxmgr.memory.cached import Cached
-from langchain_ctxmgr.records import Scope, Summary
+from langchain_ctxmgr.records import LogRecord, Scope, Summary
 from langchain_ctxmgr.storage.message_log import MessageLog
+from langchain_ctxmgr.summaries.apart import notes_on
 from langchain_ctxmgr.summaries.maker import SummaryMaker
 from langchain_ctxmgr.summaries.store import SummaryStore
 from langchain_ctxmgr.summaries.worker import SummaryWorker
@@ -62,6 +63,8 @@ class Summaries:
             now=now,
         )
         self._worker = SummaryWorker(self._maker, log.tenants)
+        self._summarizer = summarizer
+        self._cached = cached
         self._counter = counter
 
     @classmethod
@@ -104,6 +107,43 @@ class Summaries:
         """Wait until what was due is made or failed, up to `timeout` seconds; whether it is."""
         return self._worker.join(timeout)
 
+    def running(self, scope: Scope) -> Plan[RunningSummary | None]:
+        """What is noted of a thread, brought up to date now; None before its first section."""
+        return (yield from self._maker.update(scope))
+
+    def notes_on(
+        self,
+        records: Sequence[LogRecord],
+        scope: Scope,
+        *,
+        prompt: str | None,
+        max_tokens: int,
+        timeout: timedelta,
+        max_parallel: int,
+    ) -> Plan[RunningSummary]:
+        """What the model notes on `records` alone; see `notes_on` of `summaries.apart`.
+
+        Told by `prompt`, or as the summarizer is where it is None.
+        """
+        own = self._summarizer
+        told = replace(
+            own,
+            prompt=own.prompt if prompt is None else prompt,
+            max_tokens=max_tokens,
+            timeout=timeout,
+        )
+        return (
+            yield from notes_on(
+                records,
+                scope,
+                summarizer=told,
+                spending=self._maker.spending,
+                cached=self._cached,
+                counter=self._counter,
+                max_parallel=max_parallel,
+            )
+        )
+
     def update(self, scope: Scope) -> Plan[Summary]:
         """See `ContextManager.summarize`."""
         return self._shown((yield from self._maker.update(scope)))
@@ -118,7 +158,9 @@ class Summaries:
         del spent["by_day"]
         hits = looked["process"] + looked["cache"] + looked["log"]
         asked = hits + looked["missing"]
-        return {"look_ups": looked, "hit_ratio": hits / asked if asked else 0.0, **spent}
+        ratio = hits / asked if asked else 0.0
+        made = {"saved_usd": self.store.saved_usd, "drift": self._maker.drift}
+        return {"look_ups": looked, "hit_ratio": ratio, **spent, **made}
 
     def close(self) -> None:
         """End the work beside the turns; what is left is found by the next process."""

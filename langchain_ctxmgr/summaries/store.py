@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
@@ -31,8 +32,6 @@ _NEWEST: Final = "summary-newest"
 _KEPT_IN_LOG: Final = 64
 """Of a thread: forks go back to one of the newest."""
 _KEPT_HERE: Final = 256
-_LOOKED_BACK: Final = 4
-"""Sections a view looks back for a summary while newer ones are being made."""
 
 
 class Section(NamedTuple):
@@ -46,9 +45,20 @@ class Section(NamedTuple):
     key: str
 
 
+class Made(NamedTuple):
+    """A finished summary; 0 and None where there is none."""
+
+    number: int
+    """Of the section that it reaches to the end of."""
+    summary: RunningSummary | None
+
+
+NOT_MADE: Final = Made(0, None)
+
+
 @dataclass(slots=True)
 class LookUps:
-    """How often summaries were asked for, by where they were found."""
+    """How often summaries were asked for, by where they were found; an older one counts as none."""
 
     process: int = 0
     cache: int = 0
@@ -77,25 +87,39 @@ class SummaryStore:
         self._guard = ForkableLock()
         self._erasures = 0
         self.look_ups = LookUps()
+        self.saved_usd = Decimal(0)
+        """What summaries took that were found here as others had made them."""
 
-    def newest(self, branch: Branch, before_slot: int) -> Plan[RunningSummary | None]:
-        """The summary that covers most of `branch` before `before_slot`, if there is one."""
-        if before_slot <= 0:
-            return None
-        made = yield from self.made(branch)
-        last = yield from call(
-            self._log.read, branch, from_slot=before_slot - 1, before_slot=before_slot, limit=1
-        )
-        if made == 0 or not last:
-            return None
-        newest = min(made, last[0].total_tokens // self._section_tokens)
-        for number in range(newest, max(0, newest - _LOOKED_BACK), -1):
+    def newest(
+        self, branch: Branch, *, before_slot: int | None = None, looked_back: int | None = None
+    ) -> Plan[Made]:
+        """The summary that covers most of `branch`, or of what stands before `before_slot`.
+
+        Args:
+            branch: The line of messages.
+            before_slot: None: all of it.
+            looked_back: So many sections are looked at, the newest first; None: all.
+        """
+        last = branch.head
+        if before_slot is not None:
+            ahead = yield from call(
+                self._log.read, branch, from_slot=before_slot - 1, before_slot=before_slot, limit=1
+            )
+            last = ahead[0] if ahead else None
+        if last is None:
+            return NOT_MADE
+        made, complete = (yield from self.made(branch)), last.total_tokens // self._section_tokens
+        if made < complete:
+            self.look_ups.missing += 1
+        newest = min(made, complete)
+        oldest = 0 if looked_back is None else max(0, newest - looked_back)
+        for number in range(newest, oldest, -1):
             section = yield from self.section(branch, number)
-            if section is not None and section.end_slot <= before_slot:
+            if section is not None and (before_slot is None or section.end_slot <= before_slot):
                 found = yield from self.get(branch, section)
                 if found is not None:
-                    return found
-        return None
+                    return Made(number, found)
+        return NOT_MADE
 
     def made(self, branch: Branch) -> Plan[int]:
         """The number of the newest section of the thread that was ever summarized; 0 for none."""
@@ -157,6 +181,7 @@ class SummaryStore:
             self.look_ups.cache += 1
         else:
             self.look_ups.log += 1
+        self.saved_usd += found.cost_usd or 0
         self._keep_here(own, found, erasures)
         return found
 

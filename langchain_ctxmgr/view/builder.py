@@ -146,7 +146,8 @@ class ViewBuilder:
                 what=what if groups else "what must be sent (system text, tools)",
             )
         least = least_tokens(groups, most_tokens=max_tokens - fixed, counter=self._counter)
-        space = Space(max_tokens, fixed, asked, fixed + least)
+        focused = request.budget.focused(max_tokens)
+        space = Space(max_tokens, fixed, asked, fixed + least, focused)
         if known is None:
             frame = yield from frames.settle(request, turn, space)
         else:

@@ -17,14 +17,13 @@ recalled text, then the summary, then the window.
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
 from functools import partial
 from hashlib import sha256
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from langchain_core.messages import BaseMessage
 
@@ -32,18 +31,14 @@ from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.analysis import message_text
 from langchain_ctxmgr.budget.allocation import CACHED_ROOM_TOKENS, ContextBudget
 from langchain_ctxmgr.budget.tokens import TokenCounter
-from langchain_ctxmgr.compression.extractive import EMPTY
-from langchain_ctxmgr.compression.statements import RunningSummary, fitting
 from langchain_ctxmgr.errors import LogError, ReadOnlyLogError, StorageError
 from langchain_ctxmgr.events import Degraded, Listener, emit
-from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.memory.breaker import Breaker
-from langchain_ctxmgr.memory.importance import in_context
 from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.memory.relevance import SCORE_THRESHOLD
-from langchain_ctxmgr.prompt.layout import assemble, summary_message
+from langchain_ctxmgr.prompt.layout import assemble
 from langchain_ctxmgr.prompt.window import Selector
-from langchain_ctxmgr.records import Branch, LogRecord, ReceiptItem, Scope, Summary
+from langchain_ctxmgr.records import Branch, ReceiptItem, Scope
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.summaries.store import SummaryStore
 from langchain_ctxmgr.view.current_turn import CurrentTurn, question_before
@@ -54,6 +49,7 @@ from langchain_ctxmgr.view.history import (
     recent_window,
     selected_history,
 )
+from langchain_ctxmgr.view.quotes import Quotes, Summarizer
 from langchain_ctxmgr.view.settled import (
     GAVE_WAY,
     KIND,
@@ -65,28 +61,10 @@ from langchain_ctxmgr.view.settled import (
 )
 from langchain_ctxmgr.view.stretch import stretch_of, stretch_window, traffic_tokens
 
-SUMMARY_SOURCES = 64
-"""A summary is drawn from this many of the most important messages before the window."""
-ALL_SOURCES = 1_024
-"""The same where no question tells what to recall: the summary has the room, and all of a
-thread of that length is weighed."""
-RUNNING_SHARE = 0.75
-"""Of a summary, for what was summed up beside the turns; the rest tells what came since."""
 TOOL_TRAFFIC_SHARE = 0.25
 """Of the budget, left free when tools are given: their results come next."""
 LEAST_TRAFFIC_SHARE = 0.1
 """The same where earlier turns tell how much it comes to: they never took less."""
-_QUOTES_KEPT = 256
-
-
-class Summarizer(Protocol):
-    """Makes a summary of recorded messages without waiting for anything."""
-
-    def summarize(
-        self, records: Sequence[LogRecord], max_tokens: int, counter: TokenCounter
-    ) -> Summary:
-        """A summary of at most `max_tokens`, the cost of its message included."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,11 +144,13 @@ class Space(NamedTuple):
     """For these and the question."""
     least: int
     """For these and the tool traffic, at least."""
+    focused: int
+    """Of a frame, at most."""
 
     @property
     def room(self) -> int:
         """Of a frame, as far as the question goes."""
-        return self.max_tokens - self.asked
+        return min(self.max_tokens - self.asked, self.focused)
 
     @property
     def left(self) -> int:
@@ -185,9 +165,7 @@ class Frames:
         self._parts = parts
         self._log = parts.log
         self._counter = parts.counter
-        self._quotes: OrderedDict[tuple[object, ...], Quote] = OrderedDict()
-        self._guard = ForkableLock()
-        self._erasures = 0
+        self._quotes = Quotes(parts.log, parts.summarizer, parts.summaries, parts.counter)
 
     def known(self, request: ViewRequest, turn: CurrentTurn) -> Plan[Settled | None]:
         """What an earlier step of the turn settled; None at its first.
@@ -241,11 +219,7 @@ class Frames:
 
     def forget(self) -> None:
         """Drop the summaries made so far: what they were drawn from may be erased."""
-        with self._guard:
-            self._erasures += 1
-            self._quotes.clear()
-        if self._parts.summaries is not None:
-            self._parts.summaries.forget()
+        self._quotes.forget()
 
     def _give_way(self, request: ViewRequest, turn: CurrentTurn, space: Space) -> Plan[Frame]:
         """What a full history gives way to, kept for the rest of the turn.
@@ -296,14 +270,16 @@ class Frames:
         shares = share_out()
         settled = Settled(turn.changed, max_tokens, False, room, shares.history)
         window = yield from self._window(settled, request, turn)
-        running = yield from self._running(request.branch, window.start_slot)
+        running = yield from self._quotes.running(request.branch, window.start_slot)
         if running is not None:
             shares = share_out(is_summarized=True)
-        is_asked = _asks(turn.question)
+        question = "" if turn.question is None else message_text(turn.question)
         spare = room - window.tokens
-        if is_asked:
+        if question.strip():
             spare = min(shares.summary, spare)
-        quote = yield from self._quote(request.branch, window, running, spare, is_all=not is_asked)
+        quote = yield from self._quotes.quote(
+            request.branch, window, running, question=question, max_tokens=spare
+        )
         shown = window.tokens + quote.summary.tokens
         spared = shares.history + shares.summary - shown
         grows = goes_on and max_tokens >= CACHED_ROOM_TOKENS
@@ -396,83 +372,14 @@ class Frames:
             )
         )
 
-    def _quote(
-        self,
-        branch: Branch,
-        window: Window,
-        running: RunningSummary | None,
-        max_tokens: int,
-        *,
-        is_all: bool,
-    ) -> Plan[Quote]:
-        """What stands for the messages before the window; `is_all`: nothing else does."""
-        if max_tokens <= 0 or window.start_slot == 0:
-            return NO_QUOTE
-        erasures = self._erasures
-        since = 0 if running is None else running.before_slot
-        best = yield from call(
-            self._log.top,
-            branch,
-            before_slot=window.start_slot,
-            limit=ALL_SOURCES if is_all else SUMMARY_SOURCES,
-        )
-        shown = window.seqs
-        seqs = sorted(turn.seq for turn in best if turn.slot >= since and turn.seq not in shown)
-        key = (max_tokens, running, is_all, *seqs)
-        quote = self._quotes.get(key)
-        if quote is None:
-            scope = Scope(tenant_id=branch.tenant_id, thread_id=branch.thread_id)
-            records = yield from call(self._log.fetch, scope, seqs)
-            sources = sorted(records, key=lambda record: record.slot)
-            if is_all:
-                sources = _in_context(sources)
-            quote = self._quoted(running, sources, max_tokens)
-            with self._guard:
-                # Not where something was erased meanwhile: it may be what this was drawn from.
-                if self._erasures == erasures:
-                    self._quotes[key] = quote
-                if len(self._quotes) > _QUOTES_KEPT:
-                    self._quotes.popitem(last=False)
-        return quote
-
-    def _running(self, branch: Branch, before_slot: int) -> Plan[RunningSummary | None]:
-        """What was summed up beside the turns, as far as it is made."""
-        if self._parts.summaries is None or before_slot == 0:
-            return None
-        return (yield from self._parts.summaries.newest(branch, before_slot))
-
-    def _quoted(
-        self, running: RunningSummary | None, sources: Sequence[LogRecord], max_tokens: int
-    ) -> Quote:
-        """A running summary, and what the summarizer makes of `sources`, which came after it."""
-        counter, summarize = self._counter, self._parts.summarizer.summarize
-        if running is None:
-            summary = summarize(sources, max_tokens, counter)
-            return Quote.of(self._priced(summary, max_tokens), sources)
-        room = int(max_tokens * RUNNING_SHARE) if sources else max_tokens
-        told = Quote.of_statements(fitting(running.statements, room, counter), counter)
-        since = Quote.of(summarize(sources, max_tokens - told.summary.tokens, counter), sources)
-        both = Summary(
-            text=told.summary.text + since.summary.text,
-            tokens=0,
-            source_ids=tuple(dict.fromkeys(told.summary.source_ids + since.summary.source_ids)),
-        )
-        priced = self._priced(both, max_tokens)
-        return told if priced is EMPTY else Quote(priced, {**since.carried, **told.carried})
-
-    def _priced(self, summary: Summary, max_tokens: int) -> Summary:
-        """The summary at what its message costs; none where it is over its bound."""
-        cost = self._counter.message(summary_message(summary.text)) if summary.text else 0
-        return replace(summary, tokens=cost) if 0 < cost <= max_tokens else EMPTY
-
     def _choose(
         self, request: ViewRequest, turn: CurrentTurn, window: Window, limit: int
     ) -> Plan[Chosen]:
         """What is recalled for the question, from before the window, in at most `limit`."""
         question = turn.question
-        if question is None or not _asks(question) or window.start_slot == 0:
+        text = "" if question is None else message_text(question)
+        if question is None or not text.strip() or window.start_slot == 0:
             return NOTHING
-        text = message_text(question)
         while limit > 0:
             found = yield from self._parts.recall.find(
                 request.scope,
@@ -495,22 +402,6 @@ class Frames:
         """What `block` adds to the question it stands ahead of."""
         count = self._counter.messages
         return count(assemble(turn=[question], recalled=block)) - count([question])
-
-
-def _asks(question: BaseMessage | None) -> bool:
-    """Whether there are words to recall by."""
-    return question is not None and bool(message_text(question).strip())
-
-
-def _in_context(records: Sequence[LogRecord]) -> list[LogRecord]:
-    """The records with the importance they have among each other."""
-    weighed = in_context(
-        [record.message for record in records], [record.session for record in records]
-    )
-    return [
-        record._replace(importance=each.score)
-        for record, each in zip(records, weighed, strict=True)
-    ]
 
 
 def _frame(settled: Settled, window: Window, beside_fixed: int) -> Frame:

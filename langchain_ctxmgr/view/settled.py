@@ -34,10 +34,17 @@ class Quote(NamedTuple):
         return cls(summary, {record.message_id: share * record.importance for record in used})
 
     @classmethod
-    def of_statements(cls, statements: Sequence[Statement], counter: TokenCounter) -> Quote:
-        """The same of a running summary's statements."""
-        sources = dict.fromkeys(source for each in statements for source in each.sources)
-        summary = summary_of(statements, counter)
+    def of_statements(
+        cls,
+        statements: Sequence[Statement],
+        counter: TokenCounter,
+        *,
+        noted: Sequence[Statement] = (),
+    ) -> Quote:
+        """The same of a running summary's overview, and of what was `noted` beside it."""
+        told = [*statements, *noted]
+        sources = dict.fromkeys(source for each in told for source in each.sources)
+        summary = summary_of(statements, counter, noted=noted)
         whole = sum(source.tokens for source in sources)
         share = min(1.0, summary.tokens / whole) if whole else 0.0
         return cls(summary, {source.message_id: share * source.importance for source in sources})

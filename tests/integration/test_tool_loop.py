@@ -333,7 +333,7 @@ def test_text_that_is_erased_while_a_view_waits_is_not_written_back(tmp_path):
         assert views[0].sections[ItemKind.SUMMARY] > 0
         assert "Zanzibar" in str(views[0].messages)
         assert manager.forget(scope=SCOPE).derived == 0
-        assert not manager._views._frames._quotes
+        assert not manager._views._frames._quotes._kept
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in files if b"Zanzibar" in path.read_bytes()] == []
 
