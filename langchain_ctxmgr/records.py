@@ -152,6 +152,8 @@ class Branch:
     """Oldest first."""
     head: LogRecord | None
     """The last record; None for a thread without records."""
+    withdrawn: int = 0
+    """Records of the thread that were erased by themselves when this was read."""
 
     def holds(self, branch: int, slot: int) -> bool:
         """Whether the record at `slot` of `branch` is on this line."""

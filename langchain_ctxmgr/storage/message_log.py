@@ -62,6 +62,8 @@ class Erasure(NamedTuple):
     id: int
     """Rises from one to the next."""
     scope: Scope
+    seqs: tuple[int, ...] | None = None
+    """Which records of the thread; None for all that were there."""
 
 
 class Stated(NamedTuple):
@@ -111,6 +113,18 @@ class Erased:
     """Stored choices and summaries made from them, and records of which statements were kept."""
     seqs: tuple[int, ...]
     """The records' `seq`s: the ids of their points in a vector store."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawal:
+    """Which messages of a scope to erase: those that fulfil all that is given."""
+
+    message_ids: tuple[str, ...] | None = None
+    """These; None for any."""
+    since: datetime | None = None
+    """Said at this time or later."""
+    until: datetime | None = None
+    """Said before this time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,6 +350,20 @@ class MessageLog(Protocol):
         """
         ...
 
+    def withdraw(self, scope: Scope, which: Withdrawal) -> Erased:
+        """Remove single messages of a tenant, a user or a thread, with all their revisions.
+
+        Their places in the chain stay, as hashes, so that `verify` holds and whoever has a
+        message can prove that it was there; so do their ids, times and sizes: a message with such
+        an id that is recorded again stays erased. It is noted among `erasures`, and what was
+        stored of a branch of these threads is removed.
+
+        Raises:
+            ValueError: If the scope has no tenant.
+            StorageError: As `erase`.
+        """
+        ...
+
     def tenant_stats(self, scope: Scope) -> LogStats:
         """How much a tenant, or one of its threads, has recorded."""
         ...
@@ -478,6 +506,10 @@ class MessageLog(Protocol):
 
     async def aerase(self, scope: Scope) -> Erased:
         """`erase` without blocking the event loop."""
+        ...
+
+    async def awithdraw(self, scope: Scope, which: Withdrawal) -> Erased:
+        """`withdraw` without blocking the event loop."""
         ...
 
     async def atenant_stats(self, scope: Scope) -> LogStats:

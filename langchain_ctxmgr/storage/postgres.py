@@ -37,6 +37,7 @@ from langchain_ctxmgr.storage.message_log import (
     Stated,
     TermHit,
     Verification,
+    Withdrawal,
     require_whole,
     tenant_of,
     thread_of,
@@ -46,6 +47,7 @@ from langchain_ctxmgr.storage.postgres_append import append
 from langchain_ctxmgr.storage.postgres_database import Database, Inspected
 from langchain_ctxmgr.storage.postgres_search import search
 from langchain_ctxmgr.storage.postgres_stated import put_stated, stated
+from langchain_ctxmgr.storage.postgres_withdrawal import withdraw
 from langchain_ctxmgr.storage.postgres_work import Work
 
 _PAGE: Final = 256
@@ -442,6 +444,17 @@ class PostgresLog(Closable):
         if erased.threads:
             self._vacuum()
         return erased
+
+    def withdraw(self, scope: Scope, which: Withdrawal) -> Erased:
+        """Remove single messages. What PostgreSQL keeps of their rows goes as after `erase`."""
+        erased = self._database.run(withdraw(scope, which))
+        if erased.messages:
+            self._vacuum()
+        return erased
+
+    async def awithdraw(self, scope: Scope, which: Withdrawal) -> Erased:
+        """`withdraw` without blocking the event loop."""
+        return await asyncio.to_thread(self.withdraw, scope, which)
 
     def _vacuum(self) -> None:
         try:

@@ -27,6 +27,7 @@ from langchain_ctxmgr.storage.message_log import (
     Stated,
     TermHit,
     Verification,
+    Withdrawal,
     require_whole,
     tenant_of,
     thread_of,
@@ -37,6 +38,7 @@ from langchain_ctxmgr.storage.sqlite_audit import clean, delete, verify
 from langchain_ctxmgr.storage.sqlite_database import Database, Work
 from langchain_ctxmgr.storage.sqlite_search import search
 from langchain_ctxmgr.storage.sqlite_stated import put_stated, stated
+from langchain_ctxmgr.storage.sqlite_withdrawal import withdraw
 
 _QUICK_ROWS: Final = 64
 """Messages written or read in place on an event loop: about a millisecond."""
@@ -418,6 +420,16 @@ class SqliteLog(Closable):
     async def aerase(self, scope: Scope) -> Erased:
         """`erase` without blocking the event loop."""
         return await asyncio.to_thread(self.erase, scope)
+
+    def withdraw(self, scope: Scope, which: Withdrawal) -> Erased:
+        """Remove single messages: nothing but their places is left in the file or its WAL."""
+        erased = self._database.write(lambda c: withdraw(c, scope, which))
+        self._database.exclusive(lambda c: clean(c, self._busy_timeout))
+        return erased
+
+    async def awithdraw(self, scope: Scope, which: Withdrawal) -> Erased:
+        """`withdraw` without blocking the event loop."""
+        return await asyncio.to_thread(self.withdraw, scope, which)
 
     def tenant_stats(self, scope: Scope) -> LogStats:
         """How much a tenant, or one of its threads, has recorded."""
