@@ -107,7 +107,8 @@ class TenantRun:
         """Carry out the tenant's erasures after `marks`, in order."""
         removed: dict[Scope, int] = {}
         for erasure in (yield from call(self.log.erasures, self.tenant_id, marks.erasure_id)):
-            count = yield from call(self.vectors.delete, erasure.scope)
+            among = erasure.seqs
+            count = yield from call(self.vectors.delete, erasure.scope, among=among)
             yield from call(self.log.set_erased, self.tenant_id, self.index_id, erasure.id)
             marks = marks._replace(erasure_id=erasure.id)
             removed[erasure.scope] = removed.get(erasure.scope, 0) + count
