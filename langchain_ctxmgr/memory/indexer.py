@@ -12,7 +12,7 @@ goes from every index whichever process erased it and whatever became of that pr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from langchain_ctxmgr._plans import Plan, call
@@ -153,8 +153,10 @@ class Indexer:
             behind += max(last - (min(done, marks.dense_seq) if self._embedder else done), 0)
         return behind
 
-    def erase(self, scope: Scope) -> Plan[int]:
+    def erase(self, scope: Scope, *, also: Sequence[str] = ()) -> Plan[int]:
         """Follow an erasure that the log has noted; how many points of `scope` there were.
+
+        With a thread, those of the threads named in `also` too.
 
         Waits for a run under way, which follows erasures itself before each of its batches.
 
@@ -174,9 +176,12 @@ class Indexer:
         except DamagedIndexError:
             yield from call(vectors.drop)
             return 0
+        erased = {scope, *(Scope(tenant_id=tenant_id, thread_id=thread) for thread in also)}
         noted = yield from call(self._log.erasures, tenant_id, 0)
-        newest = max((each.id for each in noted if each.scope == scope), default=0)
-        count = yield from call(vectors.count, scope)
+        newest = max((each.id for each in noted if each.scope in erased), default=0)
+        count = 0
+        for each in erased:
+            count += yield from call(vectors.count, each)
         give_up_at = time.monotonic() + PATIENCE.total_seconds()
         while (yield from run.marks()).erasure_id < newest:
             followed = yield from runs.alone(tenant_id, lambda: _follow(run))

@@ -103,6 +103,11 @@ def stated_of(row: Row) -> Stated:
     return Stated(seq, thread_id, branch, slot, user_id, text_of(message_id), said_at, value)
 
 
+def after_prefix(prefix: str) -> str:
+    """The first text, by code point, that comes after all that start with `prefix`."""
+    return f"{prefix}\U0010ffff"
+
+
 def bytes_of(text: str) -> bytes:
     """Text as a column holds it: any text, lone surrogates included."""
     return text.encode("utf-8", "surrogatepass")
