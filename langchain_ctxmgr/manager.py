@@ -69,7 +69,7 @@ from langchain_ctxmgr.remembering import Memorizer, Remembers
 from langchain_ctxmgr.retention import Eraser
 from langchain_ctxmgr.settings import Settings, require
 from langchain_ctxmgr.storage.cache import Cache
-from langchain_ctxmgr.storage.message_log import MessageLog, Verification
+from langchain_ctxmgr.storage.message_log import MessageLog, Verification, require_whole
 from langchain_ctxmgr.storage.spool import Spool
 from langchain_ctxmgr.storage.vectors import VectorStore
 from langchain_ctxmgr.summaries.service import Summaries
@@ -593,29 +593,39 @@ class ContextManager(Closable, Remembers):
             thresholds=None if budget is None else budget.thresholds,
         )
 
-    def forget(self, *, scope: Scope) -> ErasureReceipt:
-        """Erase a thread, or a whole tenant when the scope names no thread.
+    def forget(self, *, scope: Scope, memory: str | None = None) -> ErasureReceipt:
+        """Erase a thread, a user in all their threads, or a whole tenant; or one memory.
 
-        Nothing of the text is left in the log, its files, the vectors or stored choices.
-        The tenant's and the thread's ids stay noted with the log, so that an index which
+        Nothing of the text is left in the log, its files, the vectors, facts or stored choices.
+        The tenant's and the threads' ids stay noted with the log, so that an index which
         is put back from a copy follows the erasure too.
 
+        Args:
+            scope: What is erased; with `memory`, whose it is.
+            memory: The id of a memory that `remember` or `learn` saved: it alone is erased.
+
         Raises:
-            ValueError: If the scope names a user: a user cannot be erased apart yet.
+            ValueError: If the scope names a user within a thread, or a user who shares a thread
+                with others: their words cannot be erased apart yet.
             StorageError: If a store cannot be cleaned; the message says what is left. It is
                 noted in the log, and whoever writes the vectors next removes it there; call
                 again for a receipt.
         """
-        return run(self._forgotten(scope))
+        return run(self._forgotten(scope, memory))
 
-    async def aforget(self, *, scope: Scope) -> ErasureReceipt:
+    async def aforget(self, *, scope: Scope, memory: str | None = None) -> ErasureReceipt:
         """`forget` on an event loop."""
-        return await arun(self._forgotten(scope))
+        return await arun(self._forgotten(scope, memory))
 
-    def _forgotten(self, scope: Scope) -> Plan[ErasureReceipt]:
-        self._require_open()
-        where = whole_of(scope, self._tenant_id, "forget")
-        return (yield from self._eraser.erase(where, at=self._now(), folder=self._folder))
+    def _forgotten(self, scope: Scope, memory: str | None) -> Plan[ErasureReceipt]:
+        where = self._scope(scope)
+        if memory is not None:
+            memory = text_of("memory", memory)
+        elif where.thread_id is not None:
+            require_whole(where, "forget")
+        return (
+            yield from self._eraser.erase(where, memory=memory, at=self._now(), folder=self._folder)
+        )
 
     def verify(self, *, scope: Scope | None = None) -> Verification:
         """Re-derive every hash of the log, or of a tenant or thread, and say what is wrong.

@@ -12,7 +12,7 @@ goes from every index whichever process erased it and whatever became of that pr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from langchain_ctxmgr._plans import Plan, call
@@ -153,10 +153,14 @@ class Indexer:
             behind += max(last - (min(done, marks.dense_seq) if self._embedder else done), 0)
         return behind
 
-    def erase(self, scope: Scope, *, among: Collection[int] | None = None) -> Plan[int]:
+    def erase(
+        self, scope: Scope, *, also: Sequence[str] = (), among: Collection[int] | None = None
+    ) -> Plan[int]:
         """Follow what the log has noted as erased; how many points of `scope` there were.
 
-        Counts those with the ids in `among` alone, where these are given.
+        With a thread, those of the threads named in `also` too; of all of these those with the
+        ids in `among` alone, where these are given.
+
         Waits for a run under way, which follows erasures itself before each of its batches.
 
         Raises:
@@ -175,9 +179,12 @@ class Indexer:
         except DamagedIndexError:
             yield from call(vectors.drop)
             return 0
+        erased = {scope, *(Scope(tenant_id=tenant_id, thread_id=thread) for thread in also)}
         noted = yield from call(self._log.erasures, tenant_id, 0)
         newest = max((each.id for each in noted), default=0)
-        count = yield from call(vectors.count, scope, among=among)
+        count = 0
+        for each in erased:
+            count += yield from call(vectors.count, each, among=among)
         give_up_at = time.monotonic() + PATIENCE.total_seconds()
         while (yield from run.marks()).erasure_id < newest:
             followed = yield from runs.alone(tenant_id, lambda: _follow(run))

@@ -79,6 +79,14 @@ class Stated(NamedTuple):
     value: bytes
 
 
+class ThreadUse(NamedTuple):
+    """A thread, and whether others spoke in it too."""
+
+    thread_id: str
+    is_shared: bool
+    """With others than the user asked for, or with records of no user."""
+
+
 class TermHit(NamedTuple):
     """A record found by its terms."""
 
@@ -328,6 +336,15 @@ class MessageLog(Protocol):
         """
         ...
 
+    def threads(self, scope: Scope, *, prefix: str = "") -> list[ThreadUse]:
+        """The threads with records, or those that a user spoke in, by name.
+
+        Args:
+            scope: A tenant, narrowed to a user or a thread where these are given.
+            prefix: Only those whose names start with it.
+        """
+        ...
+
     def history(self, scope: Scope) -> Iterator[LogRecord]:
         """Every record of a thread in the order recorded: all revisions, all branches."""
         ...
@@ -336,8 +353,10 @@ class MessageLog(Protocol):
         """Re-derive every hash and total of a thread, a tenant or the whole log."""
         ...
 
-    def erase(self, scope: Scope) -> Erased:
+    def erase(self, scope: Scope, *, also: Sequence[str] = ()) -> Erased:
         """Remove a thread or a whole tenant: nothing of it is left in the store's files.
+
+        With a thread, the threads named in `also` go too.
 
         In the same transaction it is noted among `erasures`, so that every index follows,
         whatever happens to this process. May be called again: a scope without records
@@ -496,6 +515,10 @@ class MessageLog(Protocol):
         """`stated` without blocking the event loop."""
         ...
 
+    async def athreads(self, scope: Scope, *, prefix: str = "") -> list[ThreadUse]:
+        """`threads` without blocking the event loop."""
+        ...
+
     def ahistory(self, scope: Scope) -> AsyncIterator[LogRecord]:
         """`history` without blocking the event loop."""
         ...
@@ -504,7 +527,7 @@ class MessageLog(Protocol):
         """`verify` without blocking the event loop."""
         ...
 
-    async def aerase(self, scope: Scope) -> Erased:
+    async def aerase(self, scope: Scope, *, also: Sequence[str] = ()) -> Erased:
         """`erase` without blocking the event loop."""
         ...
 

@@ -69,21 +69,23 @@ def _check_records(check: ThreadCheck, thread: ThreadRow) -> Steps[None]:
         check.go_through(kept, map(WithdrawnRow._make, left))
 
 
-def erase(scope: Scope) -> Work[Erased]:
-    """Delete the rows of a thread or tenant and note it for the indexes, in one transaction."""
+def erase(scope: Scope, also: Sequence[str]) -> Work[Erased]:
+    """Delete the rows of threads or a tenant and note it for the indexes, in one transaction."""
     attempt, tenant_id = uuid4().hex, tenant_of(scope)
     done = Erased(threads=0, messages=0, derived=0, seqs=())
 
     def steps() -> Steps[Erased]:
         nonlocal done
-        named = (tenant_id, scope.thread_id, scope.thread_id)
+        names = None if scope.thread_id is None else [scope.thread_id, *also]
+        named = (tenant_id, names, names)
         [threads, before] = yield [
             Statement(_LOCK_THREADS, named),
             Statement("SELECT 1 FROM erasures WHERE attempt = %s", (attempt,)),
         ]
         if before or not threads:
             return done
-        keys = [key for (key,) in threads]
+        keys = [key for key, _ in threads]
+        noted = [None] if names is None else [thread_id for _, thread_id in threads]
         [gone, [[derived]], [[stated]], *_] = yield [
             Statement(_DELETE_RECORDS, (array(keys),)),
             Statement(DELETE_DERIVED, (array(keys),)),
@@ -101,7 +103,7 @@ def erase(scope: Scope) -> Work[Erased]:
         done = Erased(threads=len(keys), messages=len(seqs), derived=derived + stated, seqs=seqs)
         yield [
             LOCK_ERASURES,
-            Statement(_NOTE, (tenant_id, scope.thread_id, attempt)),
+            Statement(_NOTE, (tenant_id, attempt, noted)),
             COMMIT,
         ]
         return done
@@ -151,8 +153,8 @@ _LOST_RECORDS: Final = (
     "AND NOT EXISTS (SELECT 1 FROM threads t WHERE t.thread = r.thread)"
 )
 _LOCK_THREADS: Final = (
-    "SELECT thread FROM threads WHERE tenant_id = %s AND (%s::text IS NULL OR thread_id = %s) "
-    "ORDER BY thread FOR UPDATE"
+    "SELECT thread, thread_id FROM threads WHERE tenant_id = %s "
+    "AND (%s::text[] IS NULL OR thread_id = ANY(%s::text[])) ORDER BY thread FOR UPDATE"
 )
 _DELETE_RECORDS: Final = "DELETE FROM records WHERE thread = ANY(%s::bigint[]) RETURNING seq, terms"
 DELETE_DERIVED: Final = (
@@ -167,4 +169,8 @@ _DELETE_POSTINGS: Final = (
     "FROM unnest(%s::bigint[], %s::bigint[]) e (term, seq) CROSS JOIN LATERAL (SELECT p.ctid "
     "FROM postings p WHERE p.tenant_id = %s AND p.term = e.term AND p.seq = e.seq LIMIT 1) f))"
 )
-_NOTE: Final = "INSERT INTO erasures (tenant_id, thread_id, attempt) VALUES (%s, %s, %s)"
+_NOTE: Final = (
+    "INSERT INTO erasures (tenant_id, thread_id, attempt) SELECT %s, n.thread_id, "
+    "%s || CASE n.place WHEN 1 THEN '' ELSE ' ' || n.place END "
+    "FROM unnest(%s::text[]) WITH ORDINALITY n (thread_id, place)"
+)

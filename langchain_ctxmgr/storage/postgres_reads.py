@@ -16,6 +16,7 @@ from typing import Final
 from langchain_ctxmgr.records import Branch, LogRecord, Scope, Span, Turn
 from langchain_ctxmgr.storage.message_log import (
     LogStats,
+    ThreadUse,
     tenant_of,
     thread_of,
     user_of,
@@ -30,7 +31,7 @@ from langchain_ctxmgr.storage.postgres_work import (
     Work,
     array,
 )
-from langchain_ctxmgr.storage.rows import bytes_of, record_of, turn_of
+from langchain_ctxmgr.storage.rows import after_prefix, bytes_of, record_of, turn_of
 
 TURN_COLUMNS: Final = (
     "r.seq, t.thread_id, r.slot, r.branch, r.session, r.role, r.speaker, r.at, r.tokens, "
@@ -269,6 +270,18 @@ def stats(scope: Scope) -> Work[LogStats]:
     return Work(tenant_of(scope), steps)
 
 
+def threads(scope: Scope, prefix: str) -> Work[list[ThreadUse]]:
+    """See `MessageLog.threads`. Goes through a user's tenant: it is asked for rarely."""
+    user_id, thread_id = scope.user_id, scope.thread_id
+    named = (tenant_of(scope), prefix, after_prefix(prefix), thread_id, thread_id)
+
+    def steps() -> Steps[list[ThreadUse]]:
+        [rows] = yield [Statement(_THREADS, (user_id, user_id, *named, user_id, user_id))]
+        return sorted(ThreadUse(*row) for row in rows)
+
+    return Work(tenant_of(scope), steps, is_long=True)
+
+
 def get_derived(scope: Scope, kind: str, key: str) -> Work[bytes | None]:
     """See `MessageLog.get_derived`."""
     owner = thread_of(scope)
@@ -347,6 +360,13 @@ _STATS: Final = (
     "coalesce(sum(w.bytes), 0) FROM withdrawn w WHERE w.thread = t.thread)), 0)::bigint "
     "FROM threads t WHERE t.tenant_id = %s AND (%s::text IS NULL OR t.thread_id = %s) "
     "AND t.records > t.withdrawn"
+)
+_THREADS: Final = (
+    "SELECT t.thread_id, %s::text IS NOT NULL AND EXISTS (SELECT 1 FROM records o "
+    "WHERE o.thread = t.thread AND o.user_id IS DISTINCT FROM %s::text) FROM threads t "
+    "WHERE t.tenant_id = %s AND t.thread_id >= %s AND t.thread_id < %s "
+    "AND (%s::text IS NULL OR t.thread_id = %s) AND t.records > 0 AND (%s::text IS NULL OR "
+    "EXISTS (SELECT 1 FROM records r WHERE r.thread = t.thread AND r.user_id = %s))"
 )
 _DERIVED: Final = (
     "SELECT d.value FROM threads t JOIN derived d ON d.thread = t.thread "

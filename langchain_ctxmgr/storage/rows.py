@@ -111,6 +111,11 @@ def at_bounds(which: Withdrawal) -> tuple[int, int]:
     return start, end
 
 
+def after_prefix(prefix: str) -> str:
+    """The first text, by code point, that comes after all that start with `prefix`."""
+    return f"{prefix}\U0010ffff"
+
+
 def bytes_of(text: str) -> bytes:
     """Text as a column holds it: any text, lone surrogates included."""
     return text.encode("utf-8", "surrogatepass")

@@ -112,6 +112,43 @@ class TestErasing:
         assert known(manager, scope=thread) == []
         assert manager.recall("hazelnuts", scope=Scope(tenant_id="acme")) == []
 
+    def test_one_memory_goes_alone(self, manager):
+        kept = manager.remember("I like tea.", scope=USER)
+        gone = manager.remember("I live in Oslo.", scope=USER)
+        assert known(manager) == ["likes tea", "lives in Oslo"]
+        receipt = manager.forget(scope=THREAD, memory=gone)
+        assert (receipt.messages, receipt.derived) == (1, 1)
+        assert known(manager, as_of="ever") == ["likes tea"]
+        assert manager.recall("Oslo", scope=USER) == []
+        assert manager.forget(scope=THREAD, memory=gone).messages == 0
+        other = Scope(tenant_id="globex", user_id="u1")
+        assert manager.forget(scope=other, memory=kept).messages == 0
+        assert known(manager) == ["likes tea"]
+        assert manager.verify().ok
+
+    def test_a_user_goes_from_every_thread(self, manager):
+        two = Scope(tenant_id="acme", thread_id="t2", user_id="u1")
+        theirs = Scope(tenant_id="acme", thread_id="t3", user_id="u2")
+        for scope in (THREAD, two, theirs):
+            say(manager, "I live in Berlin.", scope=scope)
+        manager.learn("Mia is allergic to hazelnuts.", scope=USER)
+        receipt = manager.forget(scope=USER)
+        assert (receipt.messages, receipt.scope) == (3, USER)
+        assert known(manager, as_of="ever") == []
+        assert manager.recall("Berlin hazelnuts", scope=USER) == []
+        assert known(manager, scope=theirs) == ["lives in Berlin"]
+        assert manager.forget(scope=USER).messages == 0
+        assert manager.verify().ok
+
+    def test_a_user_who_shares_a_thread_is_not_erased_in_part(self, manager):
+        say(manager, "I live in Berlin.")
+        say(manager, "So do I.", scope=Scope(tenant_id="acme", thread_id="t1", user_id="u2"))
+        with pytest.raises(ValueError, match="'t1'"):
+            manager.forget(scope=USER)
+        assert len(manager.history(scope=THREAD)) == 2
+        with pytest.raises(ValueError, match="user"):
+            manager.forget(scope=THREAD)
+
 
 def test_an_abandoned_branch_states_nothing_in_its_thread(manager):
     thread = Scope(tenant_id="acme", thread_id="t5")

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, TypeAlias
 from langchain_ctxmgr.analysis import terms
 from langchain_ctxmgr.memory.facts.lexicon import ALIKE, CONTRARY, LEAVING
 from langchain_ctxmgr.memory.facts.values import (
+    MEMORIES,
     USER,
     Authority,
     Category,
@@ -43,7 +44,9 @@ class Told(NamedTuple):
     @property
     def owner(self) -> str:
         """The user, or the thread where none is known: their facts are never mixed."""
-        return f"user {self.user_id}" if self.user_id else f"thread {self.source.thread_id}"
+        if self.user_id is not None:
+            return f"user {self.user_id}"
+        return f"thread {self.source.thread_id.partition(MEMORIES)[0]}"
 
 
 @dataclass(slots=True)

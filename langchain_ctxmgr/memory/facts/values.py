@@ -18,6 +18,10 @@ USER: Final = "user"
 """Who speaks, where no name is known."""
 
 
+MEMORIES: Final = "/memories/"
+"""Between a thread and the memories beside it, in their threads' names."""
+
+
 class Category(StrEnum):
     """What a fact is about."""
 
