@@ -42,6 +42,7 @@ from langchain_ctxmgr.intake import (
     thread_of,
     tools_of,
     whole_of,
+    withdrawal_of,
 )
 from langchain_ctxmgr.memory.breaker import Breakers
 from langchain_ctxmgr.memory.cached import Cached
@@ -69,7 +70,7 @@ from langchain_ctxmgr.remembering import Memorizer, Remembers
 from langchain_ctxmgr.retention import Eraser
 from langchain_ctxmgr.settings import Settings, require
 from langchain_ctxmgr.storage.cache import Cache
-from langchain_ctxmgr.storage.message_log import MessageLog, Verification, require_whole
+from langchain_ctxmgr.storage.message_log import MessageLog, Verification, Withdrawal
 from langchain_ctxmgr.storage.spool import Spool
 from langchain_ctxmgr.storage.vectors import VectorStore
 from langchain_ctxmgr.summaries.service import Summaries
@@ -593,39 +594,77 @@ class ContextManager(Closable, Remembers):
             thresholds=None if budget is None else budget.thresholds,
         )
 
-    def forget(self, *, scope: Scope, memory: str | None = None) -> ErasureReceipt:
-        """Erase a thread, a user in all their threads, or a whole tenant; or one memory.
+    def forget(
+        self,
+        *,
+        scope: Scope,
+        memory: str | None = None,
+        message_ids: Sequence[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        matching: str | None = None,
+    ) -> ErasureReceipt:
+        """Erase a thread, a user in all their threads, or a whole tenant; or single messages.
 
         Nothing of the text is left in the log, its files, the vectors, facts or stored choices.
         The tenant's and the threads' ids stay noted with the log, so that an index which
-        is put back from a copy follows the erasure too.
+        is put back from a copy follows the erasure too. Of a message that was erased by itself
+        its id, time and hashes stay: `verify` holds, and a host that records it again does not
+        bring it back.
 
         Args:
-            scope: What is erased; with `memory`, whose it is.
+            scope: What is erased; with what follows, where it is. A user in a thread: what was
+                recorded for them there.
             memory: The id of a memory that `remember` or `learn` saved: it alone is erased.
+            message_ids: Of the scope's thread, these.
+            since: What was said at this time or later.
+            until: What was said before this time.
+            matching: What holds this text anywhere, whatever its case. Reads all that the tenant
+                has recorded.
 
         Raises:
-            ValueError: If the scope names a user within a thread, or a user who shares a thread
-                with others: their words cannot be erased apart yet.
+            ValueError: If `message_ids` come without a thread, a time has no zone, a text is
+                empty, or `memory` comes with another.
             StorageError: If a store cannot be cleaned; the message says what is left. It is
                 noted in the log, and whoever writes the vectors next removes it there; call
                 again for a receipt.
         """
-        return run(self._forgotten(scope, memory))
+        which = partial(withdrawal_of, message_ids=message_ids, since=since, until=until)
+        return run(self._forgotten(scope, memory, which, matching))
 
-    async def aforget(self, *, scope: Scope, memory: str | None = None) -> ErasureReceipt:
+    async def aforget(
+        self,
+        *,
+        scope: Scope,
+        memory: str | None = None,
+        message_ids: Sequence[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        matching: str | None = None,
+    ) -> ErasureReceipt:
         """`forget` on an event loop."""
-        return await arun(self._forgotten(scope, memory))
+        which = partial(withdrawal_of, message_ids=message_ids, since=since, until=until)
+        return await arun(self._forgotten(scope, memory, which, matching))
 
-    def _forgotten(self, scope: Scope, memory: str | None) -> Plan[ErasureReceipt]:
-        where = self._scope(scope)
+    def _forgotten(
+        self,
+        scope: Scope,
+        memory: str | None,
+        chosen: Callable[[Scope], Withdrawal],
+        matching: str | None,
+    ) -> Plan[ErasureReceipt]:
+        where, at, folder = self._scope(scope), self._now(), self._folder
+        which = chosen(where)
+        text = None if matching is None else text_of("matching", matching)
+        is_part = text is not None or which != Withdrawal()
         if memory is not None:
+            if is_part:
+                raise ValueError(f"memory must come without other choices, got {memory!r}")
             memory = text_of("memory", memory)
-        elif where.thread_id is not None:
-            require_whole(where, "forget")
-        return (
-            yield from self._eraser.erase(where, memory=memory, at=self._now(), folder=self._folder)
-        )
+        elif is_part or (where.thread_id is not None and where.user_id is not None):
+            erase = self._eraser.withdraw(where, which, matching=text, at=at, folder=folder)
+            return (yield from erase)
+        return (yield from self._eraser.erase(where, memory=memory, at=at, folder=folder))
 
     def verify(self, *, scope: Scope | None = None) -> Verification:
         """Re-derive every hash of the log, or of a tenant or thread, and say what is wrong.

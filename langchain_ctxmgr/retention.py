@@ -9,21 +9,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple, cast
 
 from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.errors import ShardInUseError, StorageError
 from langchain_ctxmgr.folder import Folder
 from langchain_ctxmgr.memory.cached import Cached
 from langchain_ctxmgr.memory.facts.service import memories_beside, memory_scope
-from langchain_ctxmgr.memory.indexer import Indexer
+from langchain_ctxmgr.memory.indexer import Indexer, Part
 from langchain_ctxmgr.recording import Recorder
 from langchain_ctxmgr.records import ErasureReceipt, Scope
-from langchain_ctxmgr.storage.message_log import MessageLog, tenant_of
+from langchain_ctxmgr.storage.message_log import Erased, MessageLog, Withdrawal, tenant_of
 from langchain_ctxmgr.view.builder import ViewBuilder
 
-_NAMED: Final = 5
-"""Shared threads that an error names."""
+_PAGE: Final = 256
+"""Records read at once where a text is looked for."""
+
+
+class _Targets(NamedTuple):
+    """What of a scope goes as a whole."""
+
+    whole: Scope | None
+    """A thread or tenant; None where a user has no thread of their own."""
+    also: tuple[str, ...]
+    """Further threads."""
+    is_shared: bool = False
+    """Whether single messages of other threads go too."""
+
+
+class _Gone(NamedTuple):
+    """What was erased from the log."""
+
+    erased: Erased
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,30 +59,95 @@ class Eraser:
     ) -> Plan[ErasureReceipt]:
         """Erase a thread, a user, a whole tenant, or one `memory` of a user or thread.
 
+        Of a thread that the user shares with others, what they said stays.
+
         Raises:
-            ValueError: If others spoke in a thread of the user.
             StorageError: If a part cannot be cleaned; the message says which.
         """
         tenant = Scope(tenant_id=tenant_of(scope))
-        first, also = yield from self._targets(scope, memory)
-        yield from self.recorder.erase(scope if memory is None else first or scope)
-        messages = vectors = derived = 0
-        left = list[StorageError]()
-        if first is not None:
+        whole, also, is_shared = yield from self._targets(scope, memory)
+        yield from self.recorder.erase(scope if memory is None else whole or scope)
+        gone: list[_Gone] = []
+        if whole is not None:
             for thread in also:
                 yield from self.recorder.erase(replace(tenant, thread_id=thread))
-            erased = yield from call(self.log.erase, first, also=also)
-            messages, derived = erased.messages, erased.derived
-        self.views.forget()
-        if first is not None:
-            try:
-                vectors = yield from self._from_vectors(first, also, folder)
-            except StorageError as error:
-                left.append(error)
+            erased = yield from call(self.log.erase, whole, also=also)
+            parts = (Part(whole), *(Part(replace(tenant, thread_id=thread)) for thread in also))
+            gone.append(_Gone(erased, parts))
+        if is_shared:
+            erased = yield from call(self.log.withdraw, scope, Withdrawal())
+            gone.append(_Gone(erased, (Part(tenant, erased.seqs),)))
         # A user's questions may be kept without a thread.
-        kept = tenant if scope.user_id is not None or first is None else first
+        kept = tenant if scope.user_id is not None or whole is None else whole
+        cached = [kept, *(replace(tenant, thread_id=thread) for thread in also)]
+        return (yield from self._followed(scope, gone, cached, at, folder))
+
+    def withdraw(
+        self,
+        scope: Scope,
+        which: Withdrawal,
+        *,
+        matching: str | None,
+        at: datetime,
+        folder: Folder | None,
+    ) -> Plan[ErasureReceipt]:
+        """Erase single messages of a scope; with `matching`, those that hold this text.
+
+        Raises:
+            StorageError: If a part cannot be cleaned, or messages wait for the log that may be
+                meant; the message says which.
+        """
+        tenant = Scope(tenant_id=tenant_of(scope))
+        yield from self.recorder.hand_over()
+        meant = [(scope, which)]
+        if matching is not None:
+            meant = yield from self._matching(scope, which, matching)
+        gone: list[_Gone] = []
+        for part, chosen in meant:
+            erased = yield from call(self.log.withdraw, part, chosen)
+            gone.append(_Gone(erased, (Part(tenant, erased.seqs),)))
+        return (yield from self._followed(scope, gone, [tenant], at, folder))
+
+    def _matching(
+        self, scope: Scope, which: Withdrawal, text: str
+    ) -> Plan[list[tuple[Scope, Withdrawal]]]:
+        """The messages of each thread that hold `text` anywhere, whatever its case."""
+        wanted, after_seq = text.casefold(), 0
+        found: dict[str, list[str]] = {}
+        while True:
+            page = yield from call(self.log.pending, tenant_of(scope), after_seq, _PAGE)
+            for record in (entry.record for entry in page.entries):
+                is_meant = scope.thread_id in {None, record.thread_id} and scope.user_id in {
+                    None,
+                    record.user_id,
+                }
+                if is_meant and _holds(record.message.model_dump(), wanted):
+                    found.setdefault(record.thread_id, []).append(record.message_id)
+            if page.until_seq == after_seq:
+                return [
+                    (replace(scope, thread_id=thread), replace(which, message_ids=tuple(ids)))
+                    for thread, ids in found.items()
+                ]
+            after_seq = page.until_seq
+
+    def _followed(
+        self,
+        scope: Scope,
+        gone: Sequence[_Gone],
+        cached: Sequence[Scope],
+        at: datetime,
+        folder: Folder | None,
+    ) -> Plan[ErasureReceipt]:
+        """The receipt, once everything has followed what the log erased."""
+        self.views.forget()
+        vectors, left = 0, list[StorageError]()
         try:
-            for each in (kept, *(replace(tenant, thread_id=thread) for thread in also)):
+            parts = [part for each in gone for part in each.parts]
+            vectors = yield from self._from_vectors(tenant_of(scope), parts, folder)
+        except StorageError as error:
+            left.append(error)
+        try:
+            for each in cached:
                 yield from self.cached.erase(each)
         except StorageError as error:
             left.append(error)
@@ -75,34 +158,46 @@ class Eraser:
                 "call again to finish and for a receipt"
             ) from left[0]
         return ErasureReceipt(
-            scope=scope, at=at, messages=messages, vectors=vectors, derived=derived
+            scope=scope,
+            at=at,
+            messages=sum(each.erased.messages for each in gone),
+            vectors=vectors,
+            derived=sum(each.erased.derived for each in gone),
         )
 
-    def _targets(self, scope: Scope, memory: str | None) -> Plan[tuple[Scope | None, list[str]]]:
-        """What goes: a thread or tenant, and further threads; None where a user has none."""
+    def _targets(self, scope: Scope, memory: str | None) -> Plan[_Targets]:
         if memory is not None:
-            return replace(memory_scope(scope, memory), user_id=None), []
+            return _Targets(replace(memory_scope(scope, memory), user_id=None), ())
         if scope.user_id is None:
-            return scope, (yield from memories_beside(self.log, scope))
+            return _Targets(scope, tuple((yield from memories_beside(self.log, scope))))
         spoken = yield from call(self.log.threads, scope)
-        shared = [each.thread_id for each in spoken if each.is_shared]
-        if shared:
-            raise ValueError(
-                f"user {scope.user_id!r} shares threads with others, who would lose them too: "
-                f"{', '.join(map(repr, shared[:_NAMED]))}; forget those by thread_id first"
-            )
-        names = [each.thread_id for each in spoken]
-        if not names:
-            return None, []
-        return Scope(tenant_id=scope.tenant_id, thread_id=names[0]), names[1:]
+        own = [each.thread_id for each in spoken if not each.is_shared]
+        whole = Scope(tenant_id=scope.tenant_id, thread_id=own[0]) if own else None
+        return _Targets(whole, tuple(own[1:]), is_shared=len(own) < len(spoken))
 
-    def _from_vectors(self, scope: Scope, also: Sequence[str], folder: Folder | None) -> Plan[int]:
+    def _from_vectors(
+        self, tenant_id: str, gone: Sequence[Part], folder: Folder | None
+    ) -> Plan[int]:
         try:
-            vectors = yield from self.indexer.erase(scope, also=also)
+            vectors = yield from self.indexer.erase(tenant_id, gone)
             if folder is not None:
                 folder.drop_other_vectors()
         except ShardInUseError:
-            if folder is None or not folder.have_followed(tenant_of(scope)):
+            if folder is None or not folder.have_followed(tenant_id):
                 raise
             return 0
         return vectors
+
+
+def _holds(value: object, wanted: str) -> bool:
+    """Whether any text in a message's values does."""
+    match value:
+        case str():
+            return wanted in value.casefold()
+        case dict():
+            entries = cast("dict[object, object]", value)
+            return any(_holds(each, wanted) for pair in entries.items() for each in pair)
+        case list() | tuple():
+            return any(_holds(each, wanted) for each in cast("Sequence[object]", value))
+        case _:
+            return False

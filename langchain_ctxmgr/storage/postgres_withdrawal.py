@@ -18,7 +18,6 @@ from langchain_ctxmgr.storage.postgres_audit import (
     LOCK_ERASURES,
     delete_postings,
 )
-from langchain_ctxmgr.storage.postgres_reads import in_scope
 from langchain_ctxmgr.storage.postgres_work import (
     BEGIN,
     COMMIT,
@@ -39,7 +38,8 @@ def withdraw(scope: Scope, which: Withdrawal) -> Work[Erased]:
     attempt, tenant_id = uuid4().hex, tenant_of(scope)
     given = which.message_ids
     keys = None if given is None else [key_of(bytes_of(each)) for each in given]
-    chosen = (*in_scope(scope), *at_bounds(which), keys, keys)
+    named = (scope.thread_id, scope.thread_id, scope.user_id, scope.user_id)
+    chosen = (tenant_id, *named, *at_bounds(which), keys, keys)
     done = Erased(threads=0, messages=0, derived=0, seqs=())
 
     def steps() -> Steps[Erased]:

@@ -14,7 +14,7 @@ from langchain_ctxmgr.storage.codec import row_digest
 from langchain_ctxmgr.storage.message_log import Erased, Withdrawal, tenant_of
 from langchain_ctxmgr.storage.rows import at_bounds, bytes_of, unpack_terms
 from langchain_ctxmgr.storage.sqlite_append import body_of, tenant_token, thread_token
-from langchain_ctxmgr.storage.sqlite_reads import IN_SCOPE, in_scope
+from langchain_ctxmgr.storage.sqlite_reads import IN_SCOPE
 
 Connection = sqlite3.Connection
 _Row = Sequence[Any]
@@ -65,7 +65,8 @@ def withdraw(connection: Connection, scope: Scope, which: Withdrawal) -> Erased:
 
 def _chosen(connection: Connection, scope: Scope, which: Withdrawal) -> list[_Row]:
     """Thread, its id and message of what is meant."""
-    asked = (*in_scope(scope), *at_bounds(which))
+    owner = (tenant_of(scope), scope.thread_id, scope.user_id is None, scope.user_id)
+    asked = (*owner, *at_bounds(which))
     if which.message_ids is None:
         return connection.execute(_CHOSEN, asked).fetchall()
     found = (

@@ -97,6 +97,10 @@ class WithdrawalContract:
         assert list(log.history(ALICE)) == []
         assert ids(log.history(shared)) == ["m2"]
         assert ids(log.history(BOB)) == ids(log.history(OTHER)) == ["m0"]
+        bobs = Scope(tenant_id="acme", thread_id="t3", user_id="bob")
+        log.append(Scope(tenant_id="acme", thread_id="t3", user_id="ann"), talk(1, first=3))
+        assert log.withdraw(bobs, Withdrawal()).messages == 1
+        assert ids(log.history(shared)) == ["m3"]
         assert log.verify().problems == ()
 
     def test_a_time_is_from_and_before(self, log):

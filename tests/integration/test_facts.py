@@ -140,15 +140,6 @@ class TestErasing:
         assert manager.forget(scope=USER).messages == 0
         assert manager.verify().ok
 
-    def test_a_user_who_shares_a_thread_is_not_erased_in_part(self, manager):
-        say(manager, "I live in Berlin.")
-        say(manager, "So do I.", scope=Scope(tenant_id="acme", thread_id="t1", user_id="u2"))
-        with pytest.raises(ValueError, match="'t1'"):
-            manager.forget(scope=USER)
-        assert len(manager.history(scope=THREAD)) == 2
-        with pytest.raises(ValueError, match="user"):
-            manager.forget(scope=THREAD)
-
 
 def test_an_abandoned_branch_states_nothing_in_its_thread(manager):
     thread = Scope(tenant_id="acme", thread_id="t5")
