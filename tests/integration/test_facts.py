@@ -86,6 +86,19 @@ def test_a_tool_is_marked_and_an_assistant_states_nothing(manager):
     assert (fact.subject, fact.authority) == ("Nadia", "tool")
 
 
+def test_what_a_tool_recalls_states_nothing(manager):
+    call = {"name": "recall_memory", "args": {}, "id": "c1"}
+    told = "- 2025-01-01, user: Nadia works at Contoso."
+    manager.record(
+        [
+            AIMessage("", tool_calls=[call]),
+            ToolMessage(told, tool_call_id="c1", name="recall_memory"),
+        ],
+        scope=THREAD,
+    )
+    assert known(manager) == []
+
+
 class TestErasing:
     def test_takes_the_facts_and_opens_what_they_had_closed(self, manager):
         later = Scope(tenant_id="acme", thread_id="t2", user_id="u1")

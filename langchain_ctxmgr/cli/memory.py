@@ -1,0 +1,135 @@
+"""Commands for what is known and remembered: facts, learn, remember, forget."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from langchain_ctxmgr.cli import output
+from langchain_ctxmgr.cli.opening import existing, opened
+from langchain_ctxmgr.cli.options import DATA, AnyThread, AnyUser, Data, Json, Tenant
+from langchain_ctxmgr.memory.facts.values import Fact
+from langchain_ctxmgr.records import Scope
+
+app = typer.Typer()
+
+Said = Annotated[str, typer.Argument(metavar="TEXT", help="A sentence that stands by itself.")]
+
+
+@app.command()
+def facts(
+    query: Annotated[str | None, typer.Argument(help="Only what shares a word with it.")] = None,
+    *,
+    tenant: Tenant,
+    user: AnyUser = None,
+    thread: AnyThread = None,
+    as_of: Annotated[
+        datetime | None, typer.Option("--as-of", help="What held then, in local time.")
+    ] = None,
+    ever: Annotated[bool, typer.Option("--ever", help="Also what no longer holds.")] = False,
+    data: Data = DATA,
+    as_json: Json = False,
+) -> None:
+    """Show what is known from what people said, with when it held and the message that says so."""
+    scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
+    when = "ever" if ever else None if as_of is None else as_of.astimezone()
+    with opened(existing(data)) as manager:
+        found = manager.facts(query, scope=scope, as_of=when)
+    if as_json:
+        output.print_json([_fact_json(fact) for fact in found])
+        return
+    table = Table("since", "until", "who", "what", "said by", "message", box=None)
+    for fact in found:
+        flag = " (reads like an instruction)" if fact.is_flagged else ""
+        table.add_row(
+            "" if fact.valid_from is None else f"{fact.valid_from:%Y-%m-%d}",
+            "" if fact.valid_until is None else f"{fact.valid_until:%Y-%m-%d}",
+            Text(fact.subject),
+            Text(f"{fact.relation} {fact.object}"),
+            Text(f"{fact.authority}{flag}"),
+            Text(fact.sources[-1].message_id),
+        )
+    output.console().print(table if found else "nothing is known")
+
+
+@app.command()
+def learn(
+    text: Said,
+    *,
+    tenant: Tenant,
+    user: AnyUser = None,
+    thread: AnyThread = None,
+    data: Data = DATA,
+    as_json: Json = False,
+) -> None:
+    """State a fact, of a user or else of a thread."""
+    scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
+    with opened(data) as manager:
+        found = manager.learn(text, scope=scope)
+    if as_json:
+        output.print_json([_fact_json(fact) for fact in found])
+        return
+    for fact in found:
+        typer.echo(f"{fact.subject} {fact.relation} {fact.object}")
+
+
+@app.command()
+def remember(
+    text: Said,
+    *,
+    tenant: Tenant,
+    user: AnyUser = None,
+    thread: AnyThread = None,
+    data: Data = DATA,
+    as_json: Json = False,
+) -> None:
+    """Save a memory, of a user or else of a thread; prints its id."""
+    scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
+    with opened(data) as manager:
+        memory_id = manager.remember(text, scope=scope)
+    if as_json:
+        output.print_json({"memory": memory_id})
+        return
+    typer.echo(memory_id)
+
+
+@app.command()
+def forget(
+    *,
+    tenant: Tenant,
+    user: AnyUser = None,
+    thread: AnyThread = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="One memory of the user or thread, by its id.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="All of the tenant, where nothing else is named.")
+    ] = False,
+    data: Data = DATA,
+    as_json: Json = False,
+) -> None:
+    """Erase a thread, a user or one memory, with all that was made of it; prints the receipt."""
+    if everything == bool(user or thread):
+        raise ValueError("name one of --thread, --user and --everything")
+    scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
+    with opened(existing(data)) as manager:
+        receipt = manager.forget(scope=scope, memory=memory)
+    if as_json:
+        output.print_json({**asdict(receipt), "at": receipt.at.isoformat()})
+        return
+    typer.echo(
+        f"erased {receipt.messages} messages, {receipt.vectors} vectors and {receipt.derived} "
+        "things made of them"
+    )
+
+
+def _fact_json(fact: Fact) -> dict[str, Any]:
+    sources = [{**asdict(source), "at": source.at.isoformat()} for source in fact.sources]
+    instants = {name: getattr(fact, name) for name in ("valid_from", "valid_until", "recorded_at")}
+    told = {name: at if at is None else at.isoformat() for name, at in instants.items()}
+    return {**asdict(fact), **told, "sources": sources}
