@@ -28,6 +28,7 @@ from langchain_ctxmgr.compression.chat_summarizer import ChatSummarizer
 from langchain_ctxmgr.compression.extractive import ExtractiveSummarizer
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import Listener, Recorded, emit
+from langchain_ctxmgr.exporting import fact_entry, of_scope
 from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.intake import (
     Messages,
@@ -575,6 +576,30 @@ class ContextManager(Closable, Remembers):
     async def ahistory(self, *, scope: Scope) -> list[BaseMessage]:
         """`history` on an event loop."""
         return [record.message async for record in self._log.ahistory(self._thread(scope))]
+
+    def export(self, *, scope: Scope) -> list[dict[str, Any]]:
+        """All that is kept of a user, else of a thread, else of a tenant, for JSON.
+
+        An entry for each recorded message (revisions, branches and memories included), then
+        one for each fact, also of those that no longer hold. Of a thread that a user shares
+        with others, only their own messages.
+        """
+        where = self._scope(scope)
+        entries: list[dict[str, Any]] = []
+        for each in self._log.threads(where):
+            thread = Scope(tenant_id=where.tenant_id, thread_id=each.thread_id)
+            entries += of_scope(self._log.history(thread), where)
+        return entries + [fact_entry(fact) for fact in self.facts(scope=where, as_of="ever")]
+
+    async def aexport(self, *, scope: Scope) -> list[dict[str, Any]]:
+        """`export` on an event loop."""
+        where = self._scope(scope)
+        entries: list[dict[str, Any]] = []
+        for each in await self._log.athreads(where):
+            thread = Scope(tenant_id=where.tenant_id, thread_id=each.thread_id)
+            entries += of_scope([record async for record in self._log.ahistory(thread)], where)
+        facts = await self.afacts(scope=where, as_of="ever")
+        return entries + [fact_entry(fact) for fact in facts]
 
     def analyze(
         self,

@@ -1,10 +1,11 @@
-"""Commands for what is known and remembered: facts, learn, remember, forget."""
+"""Commands for what is known and remembered: facts, learn, remember, export, forget."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -13,7 +14,7 @@ from rich.text import Text
 from langchain_ctxmgr.cli import output
 from langchain_ctxmgr.cli.opening import existing, opened
 from langchain_ctxmgr.cli.options import DATA, AnyThread, AnyUser, Data, Json, Tenant
-from langchain_ctxmgr.memory.facts.values import Fact
+from langchain_ctxmgr.exporting import fact_entry
 from langchain_ctxmgr.records import Scope
 
 app = typer.Typer()
@@ -41,7 +42,7 @@ def facts(
     with opened(existing(data)) as manager:
         found = manager.facts(query, scope=scope, as_of=when)
     if as_json:
-        output.print_json([_fact_json(fact) for fact in found])
+        output.print_json([fact_entry(fact) for fact in found])
         return
     table = Table("since", "until", "who", "what", "said by", "message", box=None)
     for fact in found:
@@ -72,7 +73,7 @@ def learn(
     with opened(data) as manager:
         found = manager.learn(text, scope=scope)
     if as_json:
-        output.print_json([_fact_json(fact) for fact in found])
+        output.print_json([fact_entry(fact) for fact in found])
         return
     for fact in found:
         typer.echo(f"{fact.subject} {fact.relation} {fact.object}")
@@ -96,6 +97,17 @@ def remember(
         output.print_json({"memory": memory_id})
         return
     typer.echo(memory_id)
+
+
+@app.command()
+def export(
+    *, tenant: Tenant, user: AnyUser = None, thread: AnyThread = None, data: Data = DATA
+) -> None:
+    """Print all that is kept of a user, else of a thread, else of a tenant, as JSON Lines."""
+    scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
+    with opened(existing(data)) as manager:
+        for entry in manager.export(scope=scope):
+            typer.echo(json.dumps(entry, ensure_ascii=False, default=str))
 
 
 @app.command()
@@ -126,10 +138,3 @@ def forget(
         f"erased {receipt.messages} messages, {receipt.vectors} vectors and {receipt.derived} "
         "things made of them"
     )
-
-
-def _fact_json(fact: Fact) -> dict[str, Any]:
-    sources = [{**asdict(source), "at": source.at.isoformat()} for source in fact.sources]
-    instants = {name: getattr(fact, name) for name in ("valid_from", "valid_until", "recorded_at")}
-    told = {name: at if at is None else at.isoformat() for name, at in instants.items()}
-    return {**asdict(fact), **told, "sources": sources}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -163,6 +164,26 @@ class TestErasing:
             manager.forget(scope=THREAD)
 
 
+def test_nothing_that_a_user_said_is_left_in_any_file(tmp_path):
+    canaries = [f"Zanzibar{n}ville" for n in range(40)]
+    with ContextManager.open(tmp_path, model="gpt-4o-mini") as manager:
+        for n, canary in enumerate(canaries):
+            scope = Scope(tenant_id="acme", thread_id=f"t{n % 4}", user_id="u1")
+            say(
+                manager, f"I live in {canary}, and my sister {canary} works at a bank.", scope=scope
+            )
+            manager.learn(f"Mia likes {canary}.", scope=USER)
+        other = Scope(tenant_id="acme", thread_id="t9", user_id="u2")
+        say(manager, "I live in Othertown.", scope=other)
+        assert len(manager.facts(scope=USER, as_of="ever")) >= len(canaries)
+        manager.forget(scope=USER)
+        assert known(manager, scope=other) == ["lives in Othertown"]
+        assert manager.verify().ok
+        for file in tmp_path.rglob("*"):
+            stored = file.read_bytes() if file.is_file() else b""
+            assert not [c for c in canaries if c.encode() in stored], file
+
+
 def test_an_abandoned_branch_states_nothing_in_its_thread(manager):
     thread = Scope(tenant_id="acme", thread_id="t5")
     said = [HumanMessage("Hello there", id="a"), HumanMessage("I live in Berlin.", id="b")]
@@ -252,6 +273,29 @@ class TestLearning:
     def test_a_wrong_triple_is_named(self, manager):
         with pytest.raises(ValueError, match="stated"):
             manager.learn("x is y", scope=USER, stated=("x", "is"))
+
+
+async def test_all_that_is_kept_of_a_user_is_exported(manager):
+    say(manager, "I live in Berlin.", id="m1")
+    say(manager, "I live in Bremen.", id="m1")
+    say(manager, "Not yours.", scope=Scope(tenant_id="acme", thread_id="t1", user_id="u2"))
+    say(manager, "Nor this.", scope=Scope(tenant_id="globex", thread_id="t1", user_id="u1"))
+    memory_id = manager.remember("I like tea.", scope=USER)
+    entries = manager.export(scope=USER)
+    messages = [entry for entry in entries if entry["kind"] == "message"]
+    assert [(entry["id"], entry["revision"]) for entry in messages] == [
+        (memory_id, 0),
+        ("m1", 0),
+        ("m1", 1),
+    ]
+    assert messages[2]["message"]["kwargs"]["content"] == "I live in Bremen."
+    facts = [entry["object"] for entry in entries if entry["kind"] == "fact"]
+    assert facts == ["Bremen", "tea"]
+    assert json.loads(json.dumps(entries)) == entries
+    assert await manager.aexport(scope=USER) == entries
+    assert len(manager.export(scope=Scope(tenant_id="acme"))) == 6
+    with pytest.raises(ValueError, match="tenant_id"):
+        manager.export(scope=Scope(user_id="u1"))
 
 
 async def test_on_an_event_loop(manager):

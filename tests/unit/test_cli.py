@@ -409,6 +409,8 @@ class TestMemory:
         assert held == ["Berlin", "Oslo"]
         assert as_json("facts", "--as-of", "2001-01-01", *ana) == []
         assert "nothing is known" in ctxmgr("facts", "--tenant", "acme", "--user", "bob")
+        lines = ctxmgr("export", *ana).splitlines()
+        assert [json.loads(line)["kind"] for line in lines] == ["message"] * 2 + ["fact"] * 2
         memory = as_json("remember", "I like tea.", *ana)["memory"]
         assert [fact["object"] for fact in as_json("facts", "tea", *ana)] == ["tea"]
         assert as_json("forget", "--memory", memory, *ana)["messages"] == 1
