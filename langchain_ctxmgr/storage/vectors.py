@@ -163,6 +163,11 @@ class Among(NamedTuple):
 Condition: TypeAlias = Match | Within | Among
 
 
+def with_threads(scope: Scope, also: Sequence[str]) -> list[Scope]:
+    """`scope`, and the tenant's threads named in `also`."""
+    return [scope, *(Scope(tenant_id=scope.tenant_id, thread_id=thread) for thread in also)]
+
+
 def conditions(
     scope: Scope,
     *,
@@ -464,8 +469,11 @@ class VectorStore(Protocol):
         """
         ...
 
-    def delete(self, scope: Scope) -> int:
-        """Erase the points of `scope` from the store and its files; how many there were."""
+    def delete(self, scope: Scope, *, also: Sequence[str] = ()) -> int:
+        """Erase the points of `scope` from the store and its files; how many there were.
+
+        With a thread, those of the tenant's threads named in `also` too.
+        """
         ...
 
     def drop(self) -> None:
@@ -506,7 +514,7 @@ class VectorStore(Protocol):
         """`scroll` on an event loop."""
         ...
 
-    async def adelete(self, scope: Scope) -> int:
+    async def adelete(self, scope: Scope, *, also: Sequence[str] = ()) -> int:
         """`delete` on an event loop."""
         ...
 
