@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -58,6 +58,7 @@ from langchain_ctxmgr.prompt.window import Selector
 from langchain_ctxmgr.recording import Recorder
 from langchain_ctxmgr.records import (
     ErasureReceipt,
+    Expiry,
     LogRecord,
     Memories,
     Memory,
@@ -650,6 +651,38 @@ class ContextManager(Closable, Remembers):
             require_whole(where, "forget")
         return (
             yield from self._eraser.erase(where, memory=memory, at=self._now(), folder=self._folder)
+        )
+
+    def expire(self, *, scope: Scope, keep: timedelta, dry_run: bool = False) -> Expiry:
+        """`forget` a tenant's threads in which nothing was said for longer than `keep`.
+
+        A thread goes as a whole, so nothing is lost from one that is still spoken in. Each
+        memory is a thread of its own, as old as when it was saved.
+
+        Args:
+            scope: A tenant.
+            keep: How long, such as `tiers.PRO.keep`.
+            dry_run: Only say which threads would go.
+
+        Raises:
+            ValueError: If the scope names more than a tenant, or `keep` is not positive.
+            StorageError: As `forget`.
+        """
+        return run(self._expired(scope, keep, is_dry_run=dry_run))
+
+    async def aexpire(self, *, scope: Scope, keep: timedelta, dry_run: bool = False) -> Expiry:
+        """`expire` on an event loop."""
+        return await arun(self._expired(scope, keep, is_dry_run=dry_run))
+
+    def _expired(self, scope: Scope, keep: timedelta, *, is_dry_run: bool) -> Plan[Expiry]:
+        where = self._scope(scope)
+        if where.thread_id is not None or where.user_id is not None:
+            raise ValueError(f"scope must name a tenant alone to expire, got {where}")
+        require(keep=keep)
+        return (
+            yield from self._eraser.expire(
+                where, keep=keep, at=self._now(), is_dry_run=is_dry_run, folder=self._folder
+            )
         )
 
     def verify(self, *, scope: Scope | None = None) -> Verification:

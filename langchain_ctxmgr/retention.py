@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from langchain_ctxmgr._plans import Plan, call
@@ -18,7 +18,7 @@ from langchain_ctxmgr.memory.cached import Cached
 from langchain_ctxmgr.memory.facts.service import memories_beside, memory_scope
 from langchain_ctxmgr.memory.indexer import Indexer
 from langchain_ctxmgr.recording import Recorder
-from langchain_ctxmgr.records import ErasureReceipt, Scope
+from langchain_ctxmgr.records import ErasureReceipt, Expiry, Scope
 from langchain_ctxmgr.storage.message_log import MessageLog, tenant_of
 from langchain_ctxmgr.view.builder import ViewBuilder
 
@@ -45,14 +45,47 @@ class Eraser:
             ValueError: If others spoke in a thread of the user.
             StorageError: If a part cannot be cleaned; the message says which.
         """
-        tenant = Scope(tenant_id=tenant_of(scope))
         first, also = yield from self._targets(scope, memory)
         yield from self.recorder.erase(scope if memory is None else first or scope)
+        for thread in also:
+            yield from self.recorder.erase(Scope(tenant_id=scope.tenant_id, thread_id=thread))
+        return (yield from self._erased(scope, first, also, at=at, folder=folder))
+
+    def expire(
+        self,
+        tenant: Scope,
+        *,
+        keep: timedelta,
+        at: datetime,
+        is_dry_run: bool,
+        folder: Folder | None,
+    ) -> Plan[Expiry]:
+        """Erase a tenant's threads in which nothing was said for longer than `keep`.
+
+        What waits in a spool was said since, and stays.
+        """
+        found = yield from call(self.log.threads, tenant)
+        due = [each.thread_id for each in found if at - each.newest_at > keep]
+        if is_dry_run or not due:
+            return Expiry(threads=tuple(due), receipt=None)
+        first = replace(tenant, thread_id=due[0])
+        receipt = yield from self._erased(tenant, first, due[1:], at=at, folder=folder)
+        return Expiry(threads=tuple(due), receipt=receipt)
+
+    def _erased(
+        self,
+        scope: Scope,
+        first: Scope | None,
+        also: Sequence[str],
+        *,
+        at: datetime,
+        folder: Folder | None,
+    ) -> Plan[ErasureReceipt]:
+        """Erase a thread or tenant and further threads, for the receipt of `scope`."""
+        tenant = Scope(tenant_id=tenant_of(scope))
         messages = vectors = derived = 0
         left = list[StorageError]()
         if first is not None:
-            for thread in also:
-                yield from self.recorder.erase(replace(tenant, thread_id=thread))
             erased = yield from call(self.log.erase, first, also=also)
             messages, derived = erased.messages, erased.derived
         self.views.forget()

@@ -1,10 +1,10 @@
-"""Commands for what is known and remembered: facts, learn, remember, export, forget."""
+"""Commands for what is known and remembered: facts, learn, remember, export, expire, forget."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -108,6 +108,30 @@ def export(
     with opened(existing(data)) as manager:
         for entry in manager.export(scope=scope):
             typer.echo(json.dumps(entry, ensure_ascii=False, default=str))
+
+
+@app.command()
+def expire(
+    *,
+    tenant: Tenant,
+    days: Annotated[float, typer.Option("--days", help="Forget what is older.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    data: Data = DATA,
+    as_json: Json = False,
+) -> None:
+    """Forget the threads of a tenant in which nothing was said for so many days."""
+    with opened(existing(data)) as manager:
+        expiry = manager.expire(
+            scope=Scope(tenant_id=tenant), keep=timedelta(days=days), dry_run=dry_run
+        )
+    if as_json:
+        erased = 0 if expiry.receipt is None else expiry.receipt.messages
+        output.print_json({"threads": list(expiry.threads), "messages": erased})
+        return
+    for thread in expiry.threads:
+        typer.echo(thread)
+    note = "would go" if dry_run else "forgotten"
+    typer.echo(f"{len(expiry.threads)} threads {note}", err=True)
 
 
 @app.command()

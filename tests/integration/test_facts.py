@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_ctxmgr import ContextManager, Scope
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.memory.facts import service
+from langchain_ctxmgr.tiers import PRO
 
 THREAD = Scope(tenant_id="acme", thread_id="t1", user_id="u1")
 USER = Scope(tenant_id="acme", user_id="u1")
@@ -273,6 +274,36 @@ class TestLearning:
     def test_a_wrong_triple_is_named(self, manager):
         with pytest.raises(ValueError, match="stated"):
             manager.learn("x is y", scope=USER, stated=("x", "is"))
+
+
+class TestExpiring:
+    def test_threads_that_were_left_go_whole(self, manager):
+        now = datetime.now(UTC)
+        two, three = (Scope(tenant_id="acme", thread_id=f"t{n}", user_id="u1") for n in (2, 3))
+        say(manager, "I live in Berlin.", at=now - timedelta(days=40))
+        say(manager, "I like tea.", scope=two, at=now - timedelta(days=40))
+        say(manager, "Hello again.", scope=two, at=now - timedelta(days=2))
+        say(manager, "I like jazz.", scope=three, at=now - timedelta(days=31))
+        tenant, theirs = Scope(tenant_id="acme"), Scope(tenant_id="globex", thread_id="t1")
+        say(manager, "I like chess.", scope=theirs, at=now - timedelta(days=400))
+        would = manager.expire(scope=tenant, keep=PRO.keep, dry_run=True)
+        assert (would.threads, would.receipt) == (("t1", "t3"), None)
+        assert len(known(manager)) == 3
+        expiry = manager.expire(scope=tenant, keep=PRO.keep)
+        assert (expiry.threads, expiry.receipt.messages) == (("t1", "t3"), 2)
+        assert known(manager, as_of="ever") == ["likes tea"]
+        assert manager.expire(scope=tenant, keep=PRO.keep).threads == ()
+        assert known(manager, scope=theirs) == ["likes chess"]
+        assert manager.verify().ok
+
+    async def test_what_is_wrong_is_said(self, manager):
+        for scope in (USER, Scope(tenant_id="acme", thread_id="t1")):
+            with pytest.raises(ValueError, match="tenant alone"):
+                await manager.aexpire(scope=scope, keep=PRO.keep)
+        with pytest.raises(ValueError, match="keep must be a positive timedelta"):
+            manager.expire(scope=Scope(tenant_id="acme"), keep=timedelta(0))
+        with pytest.raises(ValueError, match="tenant_id"):
+            manager.expire(scope=Scope(), keep=PRO.keep)
 
 
 async def test_all_that_is_kept_of_a_user_is_exported(manager):

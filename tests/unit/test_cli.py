@@ -415,6 +415,7 @@ class TestMemory:
         assert [fact["object"] for fact in as_json("facts", "tea", *ana)] == ["tea"]
         assert as_json("forget", "--memory", memory, *ana)["messages"] == 1
         assert as_json("facts", "tea", *ana) == []
+        assert as_json("expire", "--tenant", "acme", "--days", "7", "--dry-run")["threads"] == []
         assert "erased 2 messages" in ctxmgr("forget", *ana)
         assert as_json("facts", "--ever", *ana) == []
 
