@@ -45,7 +45,8 @@ Embeddings = Annotated[
     typer.Option(
         "--embeddings",
         envvar="CTXMGR_EMBEDDINGS",
-        help="sentence-transformers:<name or path> or openai:<name>; keyword recall without.",
+        help="sentence-transformers:<name or path>, sentence-transformers-onnx:<name or path> or "
+        "openai:<name>; keyword recall without.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

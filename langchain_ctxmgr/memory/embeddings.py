@@ -7,10 +7,11 @@ index. `sentence-transformers` costs seconds to import: only a spec that asks fo
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from hashlib import sha256
 from math import isfinite
+from typing import Final
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
@@ -20,7 +21,13 @@ from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.memory.breaker import Breaker
 from langchain_ctxmgr.memory.cached import Cached
-from langchain_ctxmgr.memory.local import Encoded, LocalEmbeddings, Tokens, TurnEmbeddings
+from langchain_ctxmgr.memory.local import (
+    Backend,
+    Encoded,
+    LocalEmbeddings,
+    Tokens,
+    TurnEmbeddings,
+)
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage.vectors import DenseVectors
 
@@ -28,7 +35,11 @@ QUESTION_TTL = timedelta(hours=1)
 """How long a question's vector is kept: a tool loop or a second try asks it again within
 minutes."""
 
-_LOCAL = "sentence-transformers"
+_LOCAL: Final[Mapping[str, Backend]] = {
+    "sentence-transformers": "torch",
+    "sentence-transformers-onnx": "onnx",
+}
+"""What runs a model on this machine, by the provider that a spec names."""
 _OPENAI = "openai"
 PROBE = "size"
 """A text that any model takes: to learn its size, and whether it answers at all."""
@@ -185,8 +196,9 @@ def embeddings_from(spec: Embeddings | str | Embedder | None) -> Embedder | None
     """The model that `spec` names; None stays None: keyword recall only.
 
     Args:
-        spec: A LangChain `Embeddings`, `sentence-transformers:<name or path>`,
-            `openai:<name>`, or an `Embedder`, which has its name.
+        spec: A LangChain `Embeddings`, `sentence-transformers:<name or path>` (the same with
+            ONNX Runtime: `sentence-transformers-onnx:<name or path>`), `openai:<name>`, or an
+            `Embedder`, which has its name.
 
     Raises:
         ValueError: If `spec` is none of these, or an `Embeddings` that nothing tells from
@@ -198,13 +210,14 @@ def embeddings_from(spec: Embeddings | str | Embedder | None) -> Embedder | None
     if isinstance(spec, Embeddings):
         return Embedder(spec, _name_of(spec))
     provider, _, name = spec.partition(":") if isinstance(spec, str) else ("", "", "")  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not name or provider not in {_LOCAL, _OPENAI}:
+    if not name or provider not in {*_LOCAL, _OPENAI}:
+        local = ", ".join(f"'{each}:<name or path>'" for each in _LOCAL)
         raise ValueError(
-            f"embeddings must be a LangChain Embeddings, '{_LOCAL}:<name or path>' or "
-            f"'{_OPENAI}:<name>', got {spec!r}"
+            f"embeddings must be a LangChain Embeddings, {local} or '{_OPENAI}:<name>', "
+            f"got {spec!r}"
         )
-    if provider == _LOCAL:
-        return Embedder(LocalEmbeddings(name), spec)
+    if provider in _LOCAL:
+        return Embedder(LocalEmbeddings(name, backend=_LOCAL[provider]), spec)
     try:
         from langchain_openai import OpenAIEmbeddings
     except ImportError as error:

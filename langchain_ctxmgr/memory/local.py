@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
+from importlib import import_module
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
@@ -33,6 +34,7 @@ _PROBE = "Does the mean of the tokens give the vector?"
 _SAME = 0.999
 
 Vectors: TypeAlias = NDArray[np.float32]
+Backend: TypeAlias = Literal["torch", "onnx"]
 
 
 class Tokens(NamedTuple):
@@ -78,10 +80,14 @@ class LocalEmbeddings(Embeddings):
 
     Args:
         name: Name on the Hugging Face hub, or path of a folder.
+        backend: What runs it. With "onnx" a model that comes without an ONNX file is
+            converted whenever it is loaded, which takes seconds.
     """
 
-    def __init__(self, name: str) -> None:
-        self.model = name
+    def __init__(self, name: str, *, backend: Backend = "torch") -> None:
+        self.model = name if backend == "torch" else f"{name} ({backend})"
+        self._name = name
+        self._backend: Backend = backend
         self._loading = ForkableLock()
         self._encoder: Any = None
         self._is_mean: bool | None = None
@@ -112,7 +118,7 @@ class LocalEmbeddings(Embeddings):
             room = most - len(ahead)
             ids = [tokenizer.cls_token_id, *ahead, *own.ids[:room], tokenizer.sep_token_id]
             inputs.append(_Input(ids, 1 + len(ahead), [*own.spans[:room], (0, 0)]))
-        with _half_precision(encoder.device.type):
+        with _half_precision(encoder.device.type) if self._backend == "torch" else nullcontext():
             states = self._states([each.ids for each in inputs])
         return [
             _encoded(each.spans, state[each.start :])
@@ -187,17 +193,33 @@ class LocalEmbeddings(Embeddings):
     def _loaded(self) -> Any:
         with self._loading:
             if self._encoder is None:
+                load = _with_onnx if self._backend == "onnx" else _with_torch
                 try:
-                    import torch
-                    from sentence_transformers import SentenceTransformer
+                    self._encoder = load(self._name)
                 except ImportError as error:
+                    extra = {"torch": "local", "onnx": "onnx"}[self._backend]
                     raise ImportError(
-                        f"'sentence-transformers:{self.model}' needs sentence-transformers: "
-                        "pip install 'langchain-ctxmgr[local]'"
+                        f"the model {self._name!r} needs sentence-transformers with "
+                        f"{self._backend}: pip install 'langchain-ctxmgr[{extra}]'"
                     ) from error
-                torch.set_num_threads(1)
-                self._encoder = SentenceTransformer(self.model)
             return self._encoder
+
+
+def _with_torch(name: str) -> Any:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    torch.set_num_threads(1)
+    return SentenceTransformer(name)
+
+
+def _with_onnx(name: str) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    options = import_module("onnxruntime").SessionOptions()
+    options.intra_op_num_threads = 1
+    settings = {"provider": "CPUExecutionProvider", "session_options": options}
+    return SentenceTransformer(name, backend="onnx", model_kwargs=settings)
 
 
 def _half_precision(device: str) -> AbstractContextManager[object]:

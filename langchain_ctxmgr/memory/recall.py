@@ -65,8 +65,6 @@ NEAR_BEST = 96
 word with the question, while the turn before it does."""
 NEAR_TURNS = 512
 """So many turns are read along with the best hits: the fewer hits, the farther around each."""
-FARTHEST = 12
-"""No neighbour is farther off than so many slots."""
 TAIL_LIMIT = 256
 """Candidates from what the index does not hold yet."""
 LATE_LIMIT = 320
@@ -504,7 +502,7 @@ def _arms(turns: Sequence[Turn], hits: _Hits) -> Arms:
 
 def _reach(hits: int) -> int:
     """How many slots around each of the best hits are looked at."""
-    return min(max(NEIGHBOURS, NEAR_TURNS // (2 * max(hits, 1))), FARTHEST)
+    return max(NEIGHBOURS, NEAR_TURNS // (2 * max(hits, 1)))
 
 
 _NEAR = timedelta(days=3)

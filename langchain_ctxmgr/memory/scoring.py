@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import exp
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -29,6 +31,8 @@ FIRST = "first"
 """What late interaction finds in a turn and in none before it."""
 NEIGHBOURS = 2
 """How many slots before and after a turn its context reaches."""
+FADING = 6
+"""Slots over which a match counts by e less for those near it. 3 and 12 are alike."""
 SESSION_BEST = 3
 """A session is as good as the mean of its best turns, this many."""
 ON_DATE, SAME_MONTH, MONTH_AFTER = 2.0, 1.0, 0.3
@@ -37,6 +41,8 @@ what happened some time later."""
 ABOUT_DAYS = 3
 LONG_PERIOD_DAYS = 20
 """From here on being within a period says no more than being in its months."""
+_LOG_RANGE = 20.0
+"""Natural logarithms of what is weighed lie between this and its negative."""
 _CLEAR_LEAD = 0.5
 """Of the rarity of a question's words that the best turn holds, at least so much is in no
 other turn."""
@@ -96,6 +102,9 @@ class Weights:
     """How well the question before the turn matches: its answer may say none of the words."""
     before_match: float = 0.0
     """How well the turn right after it matches, whatever it is: what was answered."""
+    near: float = 0.0
+    """How much better than itself a turn near it matches, between people: they take up what
+    was said, in other words. An encoder reads turns in their context as it is."""
     speaker: float = 1.5
     """Spoken by the one participant the question names."""
     date: float = 2.5
@@ -123,7 +132,9 @@ WITH_TOKENS = Weights(
     first=4.0,
     before_match=0.2,
 )
-KEYWORDS_ONLY = Weights(dense=0.0, dense_around=0.0, terms=0.5, bm25_around=0.1, session=0.3)
+KEYWORDS_ONLY = Weights(
+    dense=0.0, dense_around=0.0, terms=0.5, bm25_around=0.1, session=0.3, near=0.3, speaker=1.2
+)
 
 
 DESCRIPTIONS = {
@@ -138,6 +149,7 @@ DESCRIPTIONS = {
     "first": "says of the question what none before it says",
     "after_question": "follows a question that matches",
     "before_match": "the message after it matches",
+    "near": "a message near it matches better",
     "speaker": "spoken by the participant named",
     "date": "said about when the question says",
     "time": "says when, as the question asks",
@@ -209,6 +221,8 @@ def score(
     parts["after_question"] = w.after_question * table.after_question(match)
     if w.before_match:
         parts["before_match"] = w.before_match * table.following(match)
+    if w.near and not table.machine.any():
+        parts["near"] = w.near * table.better_near(match)
     parts.update(_cues(w, table, question))
     if priced:
         parts["cost"] = w.cost * np.log(table.tokens + ROW_TOKENS)
@@ -259,7 +273,7 @@ def _cues(w: Weights, table: _Table, question: Question) -> dict[str, Column]:
     if question.asks_when:
         parts["time"] = w.time * table.having(Cue.TIME)
     parts["question"] = w.question * table.having(Cue.QUESTION)
-    parts["machine"] = (w.machine + w.asked_machine * question.asks_machine) * table.machine()
+    parts["machine"] = (w.machine + w.asked_machine * question.asks_machine) * table.machine
     return parts
 
 
@@ -321,6 +335,20 @@ class _Table:
         gained[followed] = values[followed + 1]
         return gained
 
+    def better_near(self, values: Column) -> Column:
+        """By how much the best turn of the session, fading with distance, is above each turn."""
+        order = np.lexsort((self._slot, self._session))
+        place = self._slot[order] / FADING
+        # Farther from another session than any value's logarithm reaches.
+        place += self._session[order] * (np.ptp(place) + 2 * _LOG_RANGE)
+        own = np.maximum(values[order], exp(-_LOG_RANGE))
+        logs = np.log(own)
+        before = np.maximum.accumulate(logs + place) - place
+        after = np.maximum.accumulate((logs - place)[::-1])[::-1] + place
+        gained = np.empty_like(values)
+        gained[order] = np.round(np.exp(np.maximum(before, after)) - own, 9)
+        return gained
+
     def spoken_by(self, speaker: str) -> Column:
         """1 for the turns of `speaker`."""
         return np.array([float(turn.speaker == speaker) for turn in self._turns])
@@ -346,6 +374,7 @@ class _Table:
             best = np.maximum(best, near)
         return best
 
+    @cached_property
     def machine(self) -> Column:
         """1 for what an assistant or a tool wrote.
 

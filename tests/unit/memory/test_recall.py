@@ -31,7 +31,7 @@ from langchain_ctxmgr.memory.index_run import BATCH
 from langchain_ctxmgr.memory.indexer import Indexer
 from langchain_ctxmgr.memory.local import Encoded, Tokens
 from langchain_ctxmgr.memory.points import TIE_BREAK, keyword_vectors
-from langchain_ctxmgr.memory.recall import FARTHEST, Recall, Recalled
+from langchain_ctxmgr.memory.recall import NEAR_TURNS, Recall, Recalled
 from langchain_ctxmgr.memory.retriever import MemoryRetriever
 from langchain_ctxmgr.records import Contribution, Draft, Explanation, Memory, Scope
 from langchain_ctxmgr.storage.edge import EdgeVectorStore
@@ -340,13 +340,13 @@ class TestRecall:
 
 class TestNeighbours:
     def test_a_single_hit_is_looked_around_farther(self, bench: Bench):
-        bench.say(*(f"chatter {n}" for n in range(20)), "My boat is called Petrel.")
-        bench.say(*(f"small talk {n}" for n in range(20)))
+        bench.say(*(f"chatter {n}" for n in range(300)), "My boat is called Petrel.")
+        bench.say(*(f"small talk {n}" for n in range(300)))
         run(bench.indexer.catch_up(TENANT))
         keywords = Recall(bench.log, bench.vectors, None, COUNTER)
-        found = run(keywords.find(SCOPE, "Petrel?", asked_at=START, k=100))
+        found = run(keywords.find(SCOPE, "Petrel?", asked_at=START, k=1_000))
         assert found.memories[0].text == "My boat is called Petrel."
-        assert len(found.memories) == 2 * FARTHEST + 1
+        assert len(found.memories) == NEAR_TURNS + 1
 
     def test_what_only_the_name_in_a_question_found_is_still_a_neighbour(self, words_only: Bench):
         filler = [f"chatter {n}" for n in range(9)]

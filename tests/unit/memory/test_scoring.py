@@ -52,6 +52,25 @@ class TestScore:
         total = scored("harbour?", turns(12), [0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).total
         assert total[2] > total[9]
 
+    def test_between_people_what_stands_near_a_match_counts_the_nearer_the_more(self):
+        talk = [turn._replace(session=turn.slot // 10) for turn in turns(16)]
+        match = [0.0] * 4 + [3.0] + [0.0] * 11
+        near = scored("harbour?", talk, match).parts["near"]
+        assert near[4] == 0
+        assert near[3] == near[5] > near[7] > near[9] > 0
+        assert not near[10:].any()
+
+    def test_what_stands_near_a_match_counts_alike_in_any_order_of_sessions(self):
+        talk = [turn._replace(session=turn.slot % 2) for turn in turns(8)]
+        near = scored("harbour?", talk, [0, 0, 3.0, 0, 0, 0, 0, 0]).parts["near"]
+        assert near[0] == near[4] > near[6] > 0
+        assert not near[1::2].any()
+
+    def test_what_an_assistant_answers_is_not_near_a_match(self):
+        talk = turns(4)
+        talk[1] = talk[1]._replace(role="ai")
+        assert "near" not in scored("harbour?", talk, [3.0, 0, 0, 0]).parts
+
     def test_a_long_turn_must_be_worth_its_tokens(self):
         some = turns(4)
         some[1] = some[1]._replace(tokens=2_000)
