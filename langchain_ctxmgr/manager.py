@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -28,6 +28,7 @@ from langchain_ctxmgr.compression.chat_summarizer import ChatSummarizer
 from langchain_ctxmgr.compression.extractive import ExtractiveSummarizer
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import Listener, Recorded, emit
+from langchain_ctxmgr.exporting import fact_entry, of_scope
 from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.intake import (
     Messages,
@@ -58,6 +59,7 @@ from langchain_ctxmgr.prompt.window import Selector
 from langchain_ctxmgr.recording import Recorder
 from langchain_ctxmgr.records import (
     ErasureReceipt,
+    Expiry,
     LogRecord,
     Memories,
     Memory,
@@ -577,6 +579,30 @@ class ContextManager(Closable, Remembers):
         """`history` on an event loop."""
         return [record.message async for record in self._log.ahistory(self._thread(scope))]
 
+    def export(self, *, scope: Scope) -> list[dict[str, Any]]:
+        """All that is kept of a user, else of a thread, else of a tenant, for JSON.
+
+        An entry for each recorded message (revisions, branches and memories included), then
+        one for each fact, also of those that no longer hold. Of a thread that a user shares
+        with others, only their own messages.
+        """
+        where = self._scope(scope)
+        entries: list[dict[str, Any]] = []
+        for each in self._log.threads(where):
+            thread = Scope(tenant_id=where.tenant_id, thread_id=each.thread_id)
+            entries += of_scope(self._log.history(thread), where)
+        return entries + [fact_entry(fact) for fact in self.facts(scope=where, as_of="ever")]
+
+    async def aexport(self, *, scope: Scope) -> list[dict[str, Any]]:
+        """`export` on an event loop."""
+        where = self._scope(scope)
+        entries: list[dict[str, Any]] = []
+        for each in await self._log.athreads(where):
+            thread = Scope(tenant_id=where.tenant_id, thread_id=each.thread_id)
+            entries += of_scope([record async for record in self._log.ahistory(thread)], where)
+        facts = await self.afacts(scope=where, as_of="ever")
+        return entries + [fact_entry(fact) for fact in facts]
+
     def analyze(
         self,
         messages: Messages,
@@ -665,6 +691,38 @@ class ContextManager(Closable, Remembers):
             erase = self._eraser.withdraw(where, which, matching=text, at=at, folder=folder)
             return (yield from erase)
         return (yield from self._eraser.erase(where, memory=memory, at=at, folder=folder))
+
+    def expire(self, *, scope: Scope, keep: timedelta, dry_run: bool = False) -> Expiry:
+        """`forget` a tenant's threads in which nothing was said for longer than `keep`.
+
+        A thread goes as a whole, so nothing is lost from one that is still spoken in. Each
+        memory is a thread of its own, as old as when it was saved.
+
+        Args:
+            scope: A tenant.
+            keep: How long, such as `tiers.PRO.keep`.
+            dry_run: Only say which threads would go.
+
+        Raises:
+            ValueError: If the scope names more than a tenant, or `keep` is not positive.
+            StorageError: As `forget`.
+        """
+        return run(self._expired(scope, keep, is_dry_run=dry_run))
+
+    async def aexpire(self, *, scope: Scope, keep: timedelta, dry_run: bool = False) -> Expiry:
+        """`expire` on an event loop."""
+        return await arun(self._expired(scope, keep, is_dry_run=dry_run))
+
+    def _expired(self, scope: Scope, keep: timedelta, *, is_dry_run: bool) -> Plan[Expiry]:
+        where = self._scope(scope)
+        if where.thread_id is not None or where.user_id is not None:
+            raise ValueError(f"scope must name a tenant alone to expire, got {where}")
+        require(keep=keep)
+        return (
+            yield from self._eraser.expire(
+                where, keep=keep, at=self._now(), is_dry_run=is_dry_run, folder=self._folder
+            )
+        )
 
     def verify(self, *, scope: Scope | None = None) -> Verification:
         """Re-derive every hash of the log, or of a tenant or thread, and say what is wrong.

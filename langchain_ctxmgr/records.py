@@ -330,6 +330,16 @@ class PreparedContext:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Expiry:
+    """The threads in which nothing was said for too long."""
+
+    threads: tuple[str, ...]
+    """By name; memories are threads of their own."""
+    receipt: ErasureReceipt | None
+    """What was removed; None where it was only asked for, or nothing was due."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureReceipt:
     """What `forget` removed, by kind."""
 

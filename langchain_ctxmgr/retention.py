@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple, cast
 
 from langchain_ctxmgr._plans import Plan, call
@@ -18,7 +18,7 @@ from langchain_ctxmgr.memory.cached import Cached
 from langchain_ctxmgr.memory.facts.service import memories_beside, memory_scope
 from langchain_ctxmgr.memory.indexer import Indexer, Part
 from langchain_ctxmgr.recording import Recorder
-from langchain_ctxmgr.records import ErasureReceipt, Scope
+from langchain_ctxmgr.records import ErasureReceipt, Expiry, Scope
 from langchain_ctxmgr.storage.message_log import Erased, MessageLog, Withdrawal, tenant_of
 from langchain_ctxmgr.view.builder import ViewBuilder
 
@@ -67,13 +67,9 @@ class Eraser:
         tenant = Scope(tenant_id=tenant_of(scope))
         whole, also, is_shared = yield from self._targets(scope, memory)
         yield from self.recorder.erase(scope if memory is None else whole or scope)
-        gone: list[_Gone] = []
-        if whole is not None:
-            for thread in also:
-                yield from self.recorder.erase(replace(tenant, thread_id=thread))
-            erased = yield from call(self.log.erase, whole, also=also)
-            parts = (Part(whole), *(Part(replace(tenant, thread_id=thread)) for thread in also))
-            gone.append(_Gone(erased, parts))
+        for thread in also:
+            yield from self.recorder.erase(replace(tenant, thread_id=thread))
+        gone = [] if whole is None else [(yield from self._whole(whole, also))]
         if is_shared:
             erased = yield from call(self.log.withdraw, scope, Withdrawal())
             gone.append(_Gone(erased, (Part(tenant, erased.seqs),)))
@@ -107,6 +103,34 @@ class Eraser:
             erased = yield from call(self.log.withdraw, part, chosen)
             gone.append(_Gone(erased, (Part(tenant, erased.seqs),)))
         return (yield from self._followed(scope, gone, [tenant], at, folder))
+
+    def expire(
+        self,
+        tenant: Scope,
+        *,
+        keep: timedelta,
+        at: datetime,
+        is_dry_run: bool,
+        folder: Folder | None,
+    ) -> Plan[Expiry]:
+        """Erase a tenant's threads in which nothing was said for longer than `keep`.
+
+        What waits in a spool was said since, and stays.
+        """
+        found = yield from call(self.log.threads, tenant)
+        due = [each.thread_id for each in found if at - each.newest_at > keep]
+        if is_dry_run or not due:
+            return Expiry(threads=tuple(due), receipt=None)
+        gone = yield from self._whole(replace(tenant, thread_id=due[0]), due[1:])
+        cached = [part.scope for part in gone.parts]
+        receipt = yield from self._followed(tenant, [gone], cached, at, folder)
+        return Expiry(threads=tuple(due), receipt=receipt)
+
+    def _whole(self, first: Scope, also: Sequence[str]) -> Plan[_Gone]:
+        """Erase a thread or tenant, and further threads, from the log."""
+        erased = yield from call(self.log.erase, first, also=also)
+        further = (Scope(tenant_id=first.tenant_id, thread_id=thread) for thread in also)
+        return _Gone(erased, tuple(map(Part, (first, *further))))
 
     def _matching(
         self, scope: Scope, which: Withdrawal, text: str

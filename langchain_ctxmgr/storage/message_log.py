@@ -85,6 +85,8 @@ class ThreadUse(NamedTuple):
     thread_id: str
     is_shared: bool
     """With others than the user asked for, or with records of no user."""
+    newest_at: datetime
+    """When the last message was said, on whichever branch."""
 
 
 class TermHit(NamedTuple):

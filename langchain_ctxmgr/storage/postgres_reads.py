@@ -31,7 +31,7 @@ from langchain_ctxmgr.storage.postgres_work import (
     Work,
     array,
 )
-from langchain_ctxmgr.storage.rows import after_prefix, bytes_of, record_of, turn_of
+from langchain_ctxmgr.storage.rows import after_prefix, bytes_of, record_of, thread_use_of, turn_of
 
 TURN_COLUMNS: Final = (
     "r.seq, t.thread_id, r.slot, r.branch, r.session, r.role, r.speaker, r.at, r.tokens, "
@@ -277,7 +277,7 @@ def threads(scope: Scope, prefix: str) -> Work[list[ThreadUse]]:
 
     def steps() -> Steps[list[ThreadUse]]:
         [rows] = yield [Statement(_THREADS, (user_id, user_id, *named, user_id, user_id))]
-        return sorted(ThreadUse(*row) for row in rows)
+        return sorted(map(thread_use_of, rows))
 
     return Work(tenant_of(scope), steps, is_long=True)
 
@@ -363,7 +363,8 @@ _STATS: Final = (
 )
 _THREADS: Final = (
     "SELECT t.thread_id, %s::text IS NOT NULL AND EXISTS (SELECT 1 FROM records o "
-    "WHERE o.thread = t.thread AND o.user_id IS DISTINCT FROM %s::text) FROM threads t "
+    "WHERE o.thread = t.thread AND o.user_id IS DISTINCT FROM %s::text), "
+    "(SELECT max(b.at) FROM branches b WHERE b.thread = t.thread) FROM threads t "
     "WHERE t.tenant_id = %s AND t.thread_id >= %s AND t.thread_id < %s "
     "AND (%s::text IS NULL OR t.thread_id = %s) AND t.records > 0 AND (%s::text IS NULL OR "
     "EXISTS (SELECT 1 FROM records r WHERE r.thread = t.thread AND r.user_id = %s))"

@@ -10,7 +10,13 @@ from typing import Any, Final
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.records import LogRecord, Turn
 from langchain_ctxmgr.storage.codec import decode
-from langchain_ctxmgr.storage.message_log import IndexEntry, PendingRecords, Stated, Withdrawal
+from langchain_ctxmgr.storage.message_log import (
+    IndexEntry,
+    PendingRecords,
+    Stated,
+    ThreadUse,
+    Withdrawal,
+)
 
 Row = Sequence[Any]
 
@@ -102,6 +108,12 @@ def stated_of(row: Row) -> Stated:
     seq, thread_id, branch, slot, user_id, message_id, at, value = row
     said_at = EPOCH + timedelta(0, 0, at)
     return Stated(seq, thread_id, branch, slot, user_id, text_of(message_id), said_at, value)
+
+
+def thread_use_of(row: Row) -> ThreadUse:
+    """A row of a thread's id, whether it is shared, and when its last message was said."""
+    thread_id, is_shared, newest_at = row
+    return ThreadUse(thread_id, bool(is_shared), EPOCH + timedelta(0, 0, newest_at))
 
 
 def at_bounds(which: Withdrawal) -> tuple[int, int]:

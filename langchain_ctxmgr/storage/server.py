@@ -34,6 +34,7 @@ from langchain_ctxmgr.storage.vectors import (
     conditions,
     corpus_level,
     scope_key,
+    with_threads,
 )
 
 if TYPE_CHECKING:
@@ -205,14 +206,17 @@ class QdrantVectorStore:
         """
         return run(self._scroll(scope, after_id, limit))
 
-    def delete(self, scope: Scope, *, among: Collection[int] | None = None) -> int:
+    def delete(
+        self, scope: Scope, *, also: Sequence[str] = (), among: Collection[int] | None = None
+    ) -> int:
         """Erase the points of `scope` from the store; how many there were.
 
+        With a thread, those of the tenant's threads named in `also` too.
         Also from collections of the same name for other embeddings, which are not counted.
         When this returns no request finds them any more. The server frees their place in its
         files when it next optimizes the segment they were in.
         """
-        return run(self._delete(scope, among))
+        return run(self._deleted(with_threads(scope, also), among))
 
     def drop(self) -> None:
         """Remove the collection, ours or not; the next use makes an empty one."""
@@ -253,9 +257,11 @@ class QdrantVectorStore:
         """`scroll` on an event loop."""
         return await arun(self._scroll(scope, after_id, limit))
 
-    async def adelete(self, scope: Scope, *, among: Collection[int] | None = None) -> int:
+    async def adelete(
+        self, scope: Scope, *, also: Sequence[str] = (), among: Collection[int] | None = None
+    ) -> int:
         """`delete` on an event loop."""
-        return await arun(self._delete(scope, among))
+        return await arun(self._deleted(with_threads(scope, also), among))
 
     async def adrop(self) -> None:
         """`drop` on an event loop."""
@@ -375,6 +381,12 @@ class QdrantVectorStore:
             shard_key_selector=self._shared.shard(scope.tenant_id),
         )
         return [requests.stored_point(record) for record in records]
+
+    def _deleted(self, scopes: Sequence[Scope], among: Collection[int] | None) -> Plan[int]:
+        found = 0
+        for scope in scopes:
+            found += yield from self._delete(scope, among)
+        return found
 
     def _delete(self, scope: Scope, among: Collection[int] | None) -> Plan[int]:
         from qdrant_client import models

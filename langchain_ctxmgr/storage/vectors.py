@@ -163,6 +163,11 @@ class Among(NamedTuple):
 Condition: TypeAlias = Match | Within | Among
 
 
+def with_threads(scope: Scope, also: Sequence[str]) -> list[Scope]:
+    """`scope`, and the tenant's threads named in `also`."""
+    return [scope, *(Scope(tenant_id=scope.tenant_id, thread_id=thread) for thread in also)]
+
+
 def conditions(
     scope: Scope,
     *,
@@ -467,10 +472,13 @@ class VectorStore(Protocol):
         """
         ...
 
-    def delete(self, scope: Scope, *, among: Collection[int] | None = None) -> int:
+    def delete(
+        self, scope: Scope, *, also: Sequence[str] = (), among: Collection[int] | None = None
+    ) -> int:
         """Erase the points of `scope` from the store and its files; how many there were.
 
-        Of those with the ids in `among` alone, where these are given.
+        With a thread, those of the tenant's threads named in `also` too; of all these those with
+        the ids in `among` alone, where these are given.
         """
         ...
 
@@ -512,7 +520,9 @@ class VectorStore(Protocol):
         """`scroll` on an event loop."""
         ...
 
-    async def adelete(self, scope: Scope, *, among: Collection[int] | None = None) -> int:
+    async def adelete(
+        self, scope: Scope, *, also: Sequence[str] = (), among: Collection[int] | None = None
+    ) -> int:
         """`delete` on an event loop."""
         ...
 

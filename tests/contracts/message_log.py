@@ -630,10 +630,13 @@ class MessageLogContract:
                 log.append(scope, talk(1, first=n))
         log.append(OTHER, talk(1))
         tenant, user = Scope(tenant_id="acme"), Scope(tenant_id="acme", user_id="x")
-        assert [each.thread_id for each in log.threads(tenant)] == ["a", "b", "b/c", "d", "e"]
-        assert log.threads(user) == [("a", False), ("b", True), ("b/c", False), ("e", True)]
-        assert log.threads(tenant, prefix="b/") == [("b/c", False)]
-        assert log.threads(Scope(tenant_id="acme", thread_id="d")) == [("d", False)]
+        found = {each.thread_id: each.newest_at for each in log.threads(tenant)}
+        assert list(found) == ["a", "b", "b/c", "d", "e"]
+        assert (found["a"], found["b/c"]) == (NOON + timedelta(minutes=1), NOON)
+        shared = {each.thread_id: each.is_shared for each in log.threads(user)}
+        assert shared == {"a": False, "b": True, "b/c": False, "e": True}
+        assert [each.thread_id for each in log.threads(tenant, prefix="b/")] == ["b/c"]
+        assert [e.thread_id for e in log.threads(Scope(tenant_id="acme", thread_id="d"))] == ["d"]
         log.erase(Scope(tenant_id="acme", thread_id="a"))
         assert [each.thread_id for each in log.threads(user)] == ["b", "b/c", "e"]
 

@@ -18,6 +18,10 @@ STATED: Final = "ctxmgr_memory"
 """Where such a message says what it states: in `additional_kwargs`."""
 _NOTED: Final = "noted"
 """How a memory without a subject of its own stands in a relation."""
+RECALLING_TOOLS: Final = frozenset(
+    ("recall_conversation", "read_message", "recall_memory", "save_memory", "forget_memory")
+)
+"""What they give back is recalled, and states nothing anew."""
 AUTHORITIES: Final = {"human": Authority.USER, "tool": Authority.TOOL, "function": Authority.TOOL}
 
 
@@ -27,7 +31,7 @@ def stated_in(record: LogRecord) -> list[Statement]:
     if isinstance(message, ChatMessage):
         return _learned(record) if message.role == MEMORY_ROLE else []
     authority = AUTHORITIES.get(record.role)
-    if authority is None:
+    if authority is None or (authority is Authority.TOOL and message.name in RECALLING_TOOLS):
         return []
     speaker = record.speaker if authority is Authority.USER else None
     return statements(message_text(message), at=record.at, speaker=speaker, authority=authority)

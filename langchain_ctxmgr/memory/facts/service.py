@@ -135,6 +135,13 @@ def memory_scope(scope: Scope, memory_id: str) -> Scope:
     return Scope(tenant_id=tenant_of(scope), thread_id=name, user_id=scope.user_id)
 
 
+def memory_id_of(thread_id: str) -> str | None:
+    """The id of the memory that a thread was made for; None for a conversation."""
+    whose, apart, memory_id = f"/{thread_id}".rpartition("/")
+    is_memory = whose.endswith(MEMORIES.rstrip("/")) or f"{whose}/".startswith(MEMORIES)
+    return memory_id if apart and is_memory else None
+
+
 def memories_beside(log: MessageLog, scope: Scope) -> Plan[list[str]]:
     """The threads that memories of a thread, where no user is named, are recorded in."""
     if scope.thread_id is None or len(scope.thread_id) > _MOST_OWNER_CHARS:
