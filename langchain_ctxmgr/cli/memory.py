@@ -14,8 +14,6 @@ from rich.text import Text
 from langchain_ctxmgr.cli import output
 from langchain_ctxmgr.cli.opening import existing, opened
 from langchain_ctxmgr.cli.options import DATA, AnyThread, AnyUser, Data, Json, Tenant
-from langchain_ctxmgr.exporting import fact_entry
-from langchain_ctxmgr.records import Scope
 
 app = typer.Typer()
 
@@ -37,6 +35,9 @@ def facts(
     as_json: Json = False,
 ) -> None:
     """Show what is known from what people said, with when it held and the message that says so."""
+    from langchain_ctxmgr.exporting import fact_entry
+    from langchain_ctxmgr.records import Scope
+
     scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
     when = "ever" if ever else None if as_of is None else as_of.astimezone()
     with opened(existing(data)) as manager:
@@ -69,6 +70,9 @@ def learn(
     as_json: Json = False,
 ) -> None:
     """State a fact, of a user or else of a thread."""
+    from langchain_ctxmgr.exporting import fact_entry
+    from langchain_ctxmgr.records import Scope
+
     scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
     with opened(data) as manager:
         found = manager.learn(text, scope=scope)
@@ -90,6 +94,8 @@ def remember(
     as_json: Json = False,
 ) -> None:
     """Save a memory, of a user or else of a thread; prints its id."""
+    from langchain_ctxmgr.records import Scope
+
     scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
     with opened(data) as manager:
         memory_id = manager.remember(text, scope=scope)
@@ -104,6 +110,8 @@ def export(
     *, tenant: Tenant, user: AnyUser = None, thread: AnyThread = None, data: Data = DATA
 ) -> None:
     """Print all that is kept of a user, else of a thread, else of a tenant, as JSON Lines."""
+    from langchain_ctxmgr.records import Scope
+
     scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
     with opened(existing(data)) as manager:
         for entry in manager.export(scope=scope):
@@ -120,6 +128,8 @@ def expire(
     as_json: Json = False,
 ) -> None:
     """Forget the threads of a tenant in which nothing was said for so many days."""
+    from langchain_ctxmgr.records import Scope
+
     with opened(existing(data)) as manager:
         expiry = manager.expire(
             scope=Scope(tenant_id=tenant), keep=timedelta(days=days), dry_run=dry_run
@@ -150,6 +160,8 @@ def forget(
     as_json: Json = False,
 ) -> None:
     """Erase a thread, a user or one memory, with all that was made of it; prints the receipt."""
+    from langchain_ctxmgr.records import Scope
+
     if everything == bool(user or thread):
         raise ValueError("name one of --thread, --user and --everything")
     scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)

@@ -64,6 +64,10 @@ _FORMAT = re.compile(
 """A sentence after the question that says how to answer it."""
 _LOOSE = re.compile(r"[\s,;:]+(?=[.?!])|\s+(?=[,;:])")
 """What is left before a mark when the words ahead of it are taken out."""
+_JOINT = re.compile(r"\s*(?:[;,]\s*(?:and|or|but|then)?|\b(?:and|or|but)\b)\s+", re.IGNORECASE)
+"""What joins the parts of a compound question."""
+_PART_TERMS = 2
+"""A part has so many different words of its own; "salt and pepper" has no parts."""
 _LIST = re.compile(
     r"""
       ^\W*(?:what|which)\s+(?:(?:kinds?|types?|sorts?)\s+of\s+)?
@@ -101,6 +105,9 @@ class Question:
     """The topic's words, each once."""
     pairs: tuple[int, ...]
     """Its adjacent words, each two once."""
+    parts: tuple[tuple[int, int], ...]
+    """Which characters of `text` are its parts, each asked for on its own; none where it is not
+    compound."""
     speakers: frozenset[str]
     """Participants that are named."""
     periods: tuple[Period, ...]
@@ -129,10 +136,12 @@ def read_question(
     has_topic = bool(found)
     if not found:
         topic, found = text, terms(text)
+    topic = _LOOSE.sub("", " ".join(topic.split()))
     return Question(
-        text=_LOOSE.sub("", " ".join(topic.split())),
+        text=topic,
         terms=tuple(dict.fromkeys(found)),
         pairs=tuple(pair_ids(found)),
+        parts=_parts(topic),
         speakers=named,
         periods=periods(text, asked_at, said_until),
         is_list=_LIST.search(text) is not None,
@@ -140,6 +149,19 @@ def read_question(
         asks_machine=_MACHINE.search(text) is not None,
         has_topic=has_topic,
     )
+
+
+def _parts(topic: str) -> tuple[tuple[int, int], ...]:
+    """Where the parts of a compound question begin and end; none of one that is not."""
+    joints = [joint.span() for joint in _JOINT.finditer(topic)]
+    starts = [0, *(end for _, end in joints)]
+    ends = [*(start for start, _ in joints), len(topic)]
+    parts = tuple(
+        part
+        for part in zip(starts, ends, strict=True)
+        if len(set(terms(topic[slice(*part)]))) >= _PART_TERMS
+    )
+    return parts if len(parts) > 1 else ()
 
 
 def _read_part(text: str) -> str:

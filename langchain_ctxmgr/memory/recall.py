@@ -24,6 +24,7 @@ from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.memory.breaker import Breakers
 from langchain_ctxmgr.memory.cached import Cached
+from langchain_ctxmgr.memory.candidates import NEIGHBOURS
 from langchain_ctxmgr.memory.embeddings import (
     Embedder,
     QuestionVectors,
@@ -32,7 +33,7 @@ from langchain_ctxmgr.memory.embeddings import (
     learn_size,
 )
 from langchain_ctxmgr.memory.index_runs import index_of
-from langchain_ctxmgr.memory.late import met, token_weights
+from langchain_ctxmgr.memory.late import met, parts_of, token_weights
 from langchain_ctxmgr.memory.local import Tokens
 from langchain_ctxmgr.memory.packing import Considered, Packing
 from langchain_ctxmgr.memory.query import Question, read_question
@@ -42,7 +43,7 @@ from langchain_ctxmgr.memory.relevance import (
     SCORE_THRESHOLD,
     relevance,
 )
-from langchain_ctxmgr.memory.scoring import FIRST, LATE, NEIGHBOURS, Arms, Scored, score
+from langchain_ctxmgr.memory.scoring import FIRST, LATE, Arms, Scored, score
 from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.records import Branch, Memory, Scope, Turn
 from langchain_ctxmgr.storage.cache import MemoryCache
@@ -339,7 +340,8 @@ class Recall:
             return
         weights = token_weights(read.text, tokens.spans, rarity)
         seqs = sorted(codes)
-        found = met([codes[seq] for seq in seqs], tokens.vectors, weights)
+        parts = parts_of(weights, tokens.spans, read.parts)
+        found = met([codes[seq] for seq in seqs], tokens.vectors, weights, parts)
         for arm, scores in ((LATE, found.similar), (FIRST, found.first)):
             hits.add(arm, zip(seqs, scores.tolist(), strict=True))
 

@@ -14,8 +14,9 @@ from typing import Final
 
 import numpy as np
 
+from langchain_ctxmgr.memory.candidates import Column
 from langchain_ctxmgr.memory.query import Question
-from langchain_ctxmgr.memory.scoring import Arms, Column
+from langchain_ctxmgr.memory.scoring import Arms
 
 SCORE_THRESHOLD: Final = 0.005
 """Below this chance nothing is recalled, unless told otherwise: at .01 already evidence recall

@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from langchain_ctxmgr import ContextManager, Scope
 from langchain_ctxmgr.errors import StorageError
-from langchain_ctxmgr.memory.facts import service
+from langchain_ctxmgr.memory.facts import reading, service
 from langchain_ctxmgr.tiers import PRO
 
 THREAD = Scope(tenant_id="acme", thread_id="t1", user_id="u1")
@@ -187,7 +187,7 @@ def test_an_abandoned_branch_states_nothing_in_its_thread(manager):
 def test_reading_breaks_off_and_goes_on_where_it_stopped(manager, monkeypatch):
     monkeypatch.setattr(service, "_READ", 2)
     say(manager, *(f"I like food number {n}." for n in range(5)))
-    stated_in, left = service.stated_in, [4]
+    stated_in, left = reading.stated_in, [4]
 
     def failing(record):
         left[0] -= 1
@@ -195,7 +195,7 @@ def test_reading_breaks_off_and_goes_on_where_it_stopped(manager, monkeypatch):
             raise StorageError("gone")
         return stated_in(record)
 
-    monkeypatch.setattr(service, "stated_in", failing)
+    monkeypatch.setattr(reading, "stated_in", failing)
     with pytest.raises(StorageError, match="gone"):
         manager.facts(scope=USER)
     left[0] = 99

@@ -9,13 +9,16 @@ from langchain_core.messages import ChatMessage
 from langchain_ctxmgr.analysis import message_text
 from langchain_ctxmgr.memory.facts.extraction import statements
 from langchain_ctxmgr.memory.facts.instructions import is_instruction
-from langchain_ctxmgr.memory.facts.values import USER, Authority, Category, Statement
+from langchain_ctxmgr.memory.facts.values import (
+    MEMORY_ROLE,
+    STATED,
+    USER,
+    Authority,
+    Category,
+    Statement,
+)
 from langchain_ctxmgr.records import LogRecord
 
-MEMORY_ROLE: Final = "memory"
-"""Of the messages that `learn` and `remember` record."""
-STATED: Final = "ctxmgr_memory"
-"""Where such a message says what it states: in `additional_kwargs`."""
 _NOTED: Final = "noted"
 """How a memory without a subject of its own stands in a relation."""
 RECALLING_TOOLS: Final = frozenset(

@@ -18,14 +18,15 @@ from langchain_core.messages import ChatMessage
 
 from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.analysis import terms
-from langchain_ctxmgr.memory.facts.folding import Told, folded
-from langchain_ctxmgr.memory.facts.reading import MEMORY_ROLE, STATED, stated_in
 from langchain_ctxmgr.memory.facts.values import (
     MEMORIES,
+    MEMORY_ROLE,
+    STATED,
     Authority,
     Category,
     Fact,
     Source,
+    Told,
     packed,
     unpacked,
 )
@@ -60,6 +61,8 @@ class Facts:
             as_of: Statements and validity count up to here.
             branch: Of a thread, what is not on it is left out.
         """
+        from langchain_ctxmgr.memory.facts.folding import folded
+
         yield from self._read(tenant_of(scope))
         told = yield from self._told(scope, branch)
         before = [each for each in told if each.source.at <= as_of]
@@ -67,11 +70,18 @@ class Facts:
 
     def history(self, scope: Scope, *, branch: Branch | None = None) -> Plan[list[Fact]]:
         """`known` of all times: also what no longer holds, and until when it did."""
+        from langchain_ctxmgr.memory.facts.folding import folded
+
         yield from self._read(tenant_of(scope))
         return folded((yield from self._told(scope, branch)))
 
     def _read(self, tenant_id: str) -> Plan[None]:
-        """Keep what the tenant's new records state."""
+        """Keep what the tenant's new records state.
+
+        The rules are compiled when first something is read: that takes a moment.
+        """
+        from langchain_ctxmgr.memory.facts.reading import stated_in
+
         marks = yield from call(self._log.marks, tenant_id, _MARK)
         seq = marks.words_seq
         while True:

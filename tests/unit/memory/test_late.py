@@ -15,6 +15,7 @@ from langchain_ctxmgr.memory.late import (
     MAX_VECTORS,
     codes_of,
     met,
+    parts_of,
     token_weights,
 )
 from langchain_ctxmgr.memory.local import Tokens
@@ -110,6 +111,20 @@ class TestSimilarity:
         asked = tokens_of("lamp tower")
         assert met(codes, asked.vectors, np.array([1.0, 0.1])).similar.argmax() == 0
         assert met(codes, asked.vectors, np.array([0.1, 1.0])).similar.argmax() == 1
+
+    def test_who_answers_one_part_is_nearer_than_who_says_a_word_of_each(self):
+        asked = tokens_of("boat harbour and lamp tower")
+        said = ("boat lamp", "lamp tower", "wind rain", "snow hail", "boat fog", "tower ice")
+        codes = [codes_of(text, tokens_of(text)) for text in said]
+        weights = np.array([0.25, 0.25, 0.0, 0.25, 0.25])
+        parts = parts_of(weights, asked.spans, [(0, 12), (17, 27), (40, 44)])
+        assert [part.tolist() for part in parts] == [[0.25, 0.25, 0, 0, 0], [0, 0, 0, 0.25, 0.25]]
+        found = met(codes, asked.vectors, weights, parts)
+        assert found.similar.argmax() == 1
+        whole = met(codes, asked.vectors, weights).similar
+        assert found.similar[1] - found.similar[0] > whole[1] - whole[0]
+        same = met(codes, asked.vectors, weights, parts[:1]).similar
+        assert same.tolist() == whole.tolist()
 
     def test_who_says_it_first_says_something_new(self):
         said = ("lamp", "tower", "lamp tower", "tower wind")

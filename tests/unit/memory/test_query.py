@@ -151,3 +151,20 @@ class TestPeriods:
     @given(st.text(alphabet="0123456789 -./ofmayjunelstwkdg,", max_size=40))
     def test_any_text_can_be_read(self, text: str):
         assert all(first <= last for first, last in periods(text, NOW))
+
+
+class TestParts:
+    @pytest.mark.parametrize(
+        ("asked", "parts"),
+        [
+            (
+                "When was the harbour dredged, and who paid the divers?",
+                ["When was the harbour dredged", "who paid the divers?"],
+            ),
+            ("Where are the salt and pepper?", []),
+            ("Where is the lamp?", []),
+        ],
+    )
+    def test_each_part_of_a_compound_question_stands_alone(self, asked: str, parts: list[str]):
+        question = read(asked)
+        assert [question.text[first:last] for first, last in question.parts] == parts
