@@ -4,8 +4,7 @@
 
 Reads each message of `tests/data/fact_sentences.jsonl` as it is read when recorded, and compares
 what it is taken to state with what it states, as `tests/data/README.md` says. Prints precision,
-recall, and the share of messages without a fact in which one was found; writes them to
-`benchmarks/results/facts.json`.
+recall, and the share of messages without a fact in which one was found.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.memory.importance import importance
 from langchain_ctxmgr.prompt.validity import role_of
 from langchain_ctxmgr.records import Draft, Scope
-from langchain_ctxmgr.storage.message_log import require_whole
+from langchain_ctxmgr.storage.message_log import Withdrawal, require_whole
 
 Messages: TypeAlias = BaseMessage | tuple[str, str] | Sequence[MessageLikeRepresentation]
 """One message (a tuple of role and text is one too), or several in any form LangChain takes."""
@@ -182,6 +182,26 @@ def thread_of(scope: object, tenant_id: str | None) -> Scope:
     if where.thread_id is None:
         raise ValueError(f"scope must have a thread_id, got {where}")
     return where
+
+
+def withdrawal_of(scope: Scope, *, message_ids: object, since: object, until: object) -> Withdrawal:
+    """Which messages of a scope are meant.
+
+    Raises:
+        ValueError: If ids are none, or come without a thread, or a time has no zone.
+    """
+    ids: tuple[str, ...] | None = None
+    if message_ids is not None:
+        ids = tuple(text_of("message_ids", each) for each in _several("message_ids", message_ids))
+        if not ids:
+            raise ValueError("message_ids must name a message, got none")
+        if scope.thread_id is None:
+            raise ValueError(f"scope must have a thread_id with message_ids, got {scope}")
+    return Withdrawal(
+        message_ids=ids,
+        since=None if since is None else aware("since", since),
+        until=None if until is None else aware("until", until),
+    )
 
 
 def whole_of(scope: object, tenant_id: str | None, doing: str) -> Scope:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Final, TypeVar
 
 from langchain_ctxmgr._plans import Plan, call
-from langchain_ctxmgr.errors import LogError, ReadOnlyLogError
+from langchain_ctxmgr.errors import LogError, ReadOnlyLogError, StorageError
 from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.memory.breaker import Breaker
 from langchain_ctxmgr.memory.claims import moment
@@ -74,6 +74,15 @@ class Recorder:
             return
         with suppress(LogError):
             yield from self._asked(self._replay(self._spool))
+
+    def hand_over(self) -> Plan[None]:
+        """Hand the log all that waits.
+
+        Raises:
+            StorageError: If something still waits, since the log is down or there is much of it.
+        """
+        if self._spool is not None and not (yield from self._asked(self._replay(self._spool))):
+            raise StorageError("messages wait for the log that may be meant: call again")
 
     def erase(self, scope: Scope) -> Plan[int]:
         """Remove what waits for `scope`; how many messages.

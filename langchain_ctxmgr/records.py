@@ -152,6 +152,8 @@ class Branch:
     """Oldest first."""
     head: LogRecord | None
     """The last record; None for a thread without records."""
+    withdrawn: int = 0
+    """Records of the thread that were erased by themselves when this was read."""
 
     def holds(self, branch: int, slot: int) -> bool:
         """Whether the record at `slot` of `branch` is on this line."""
@@ -325,6 +327,16 @@ class PreparedContext:
         from langchain_ctxmgr.notebook import context_html
 
         return context_html(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expiry:
+    """The threads in which nothing was said for too long."""
+
+    threads: tuple[str, ...]
+    """By name; memories are threads of their own."""
+    receipt: ErasureReceipt | None
+    """What was removed; None where it was only asked for, or nothing was due."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

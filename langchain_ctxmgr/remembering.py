@@ -1,6 +1,6 @@
 """What a manager is told to remember, and what it knows.
 
-A memory is recorded in the log like anything said, in a thread of its own for each user, so that
+A memory is recorded in the log like anything said, in a thread of its own, so that
 it is indexed, recalled, exported and erased by the same means. Facts are read from all of it.
 """
 
@@ -15,7 +15,7 @@ from uuid import uuid4
 from langchain_ctxmgr._plans import Plan, arun, call, run
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.intake import aware, drafts_of, positive, shown, text_of
-from langchain_ctxmgr.memory.facts.service import Facts, matching, memories_of, memory_message
+from langchain_ctxmgr.memory.facts.service import Facts, matching, memory_message, memory_scope
 from langchain_ctxmgr.memory.facts.values import Authority, Category, Fact
 from langchain_ctxmgr.memory.indexer import Indexer
 from langchain_ctxmgr.recording import Recorder
@@ -62,8 +62,9 @@ class Memorizer:
             is_fact=_kind(kind) == "semantic",
         )
         message.id = str(uuid4())
+        where = memory_scope(scope, message.id)
         drafts = drafts_of(message, at, now=at, counter=self.counter)
-        yield from self.recorder.append(memories_of(scope), drafts)
+        yield from self.recorder.append(where, drafts)
         yield from self.indexer.catch_up(tenant_of(scope), limit=len(drafts))
         return message.id
 
@@ -162,8 +163,8 @@ class Remembers(ABC):
     ) -> list[Fact]:
         """State a fact: `learn("Mia is allergic to hazelnuts.", scope=scope)`; what is now known.
 
-        Recorded in a thread of its own for the user, or beside the thread where no user is named,
-        and kept until that is forgotten.
+        Recorded in a thread of its own, for the user, or beside the thread where no user is
+        named, and kept until it, the user or that thread is forgotten.
 
         Args:
             text: A sentence.
@@ -232,7 +233,7 @@ class Remembers(ABC):
         authority: Authority | str = Authority.HOST,
         at: datetime | None = None,
     ) -> str:
-        """Save a memory across threads; the id of the message it is recorded as.
+        """Save a memory across threads; its id, by which `forget(memory=…)` takes it back.
 
         Args:
             text: What to remember.

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypedDict, cast
 
@@ -85,6 +85,10 @@ def _is_order(value: object) -> bool:
     return value in list(Order)
 
 
+def _is_duration(value: object) -> bool:
+    return isinstance(value, timedelta) and value > timedelta(0)
+
+
 def _is_budget(value: object) -> bool:
     return isinstance(value, ContextBudget)
 
@@ -134,5 +138,6 @@ _RULES: Final = {
     "token_cache_size": _Rule(_is_count, "an int of at least 0"),
     "listeners": _Rule(_are_callables, "a sequence of callables"),
     "clock": _Rule(callable, "a callable that gives an aware datetime"),
+    "keep": _Rule(_is_duration, "a positive timedelta"),
     "progress": _Rule(_or_none(callable), "a callable or None"),
 }

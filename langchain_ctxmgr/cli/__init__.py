@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from langchain_ctxmgr.cli import evaluate, output
+from langchain_ctxmgr.cli import evaluate, memory, output
 from langchain_ctxmgr.cli.opening import existing, opened, progress, record_in
 from langchain_ctxmgr.cli.options import (
     DATA,
@@ -60,6 +60,7 @@ app = typer.Typer(
 migrations = typer.Typer(help="Move what is kept to another place.", no_args_is_help=True)
 app.add_typer(migrations, name="migrate")
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(memory.app)
 
 _FOLDER = "folder"
 """Where vectors are that are on no server."""

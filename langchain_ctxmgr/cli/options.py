@@ -32,6 +32,10 @@ AnyThread = Annotated[
     str | None,
     typer.Option("--thread", envvar="CTXMGR_THREAD", help="Which conversation; all when left out."),
 ]
+AnyUser = Annotated[
+    str | None,
+    typer.Option("--user", envvar="CTXMGR_USER", help="Whose; in all their threads."),
+]
 Model = Annotated[
     str,
     typer.Option("--model", envvar="CTXMGR_MODEL", help="Decides tokenizer, window and price."),

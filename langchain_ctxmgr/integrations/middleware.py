@@ -40,6 +40,7 @@ try:
     from langgraph.runtime import Runtime
     from langgraph.types import TracePolicy, omit_payload
 
+    from langchain_ctxmgr.integrations.long_term_tools import long_term_tools
     from langchain_ctxmgr.integrations.memory_tools import memory_tools
 except ImportError as error:
     raise ImportError(
@@ -91,6 +92,8 @@ class ContextMiddleware(AgentMiddleware[ContextState, Any, Any]):
         user_id: Where the run names none.
         thread_id: Where the run names none.
         has_tools: Whether the agent is given `recall_conversation` and `read_message`.
+        has_memory: Whether it is given `recall_memory`, `save_memory` and `forget_memory`, for
+            what it remembers of the user across threads.
         compact_state: Whether, after each run, the state loses the messages before the last
             turn that are in the log, so that checkpoints stay small.
         name: Tells instances in one agent apart; by default from these settings, so that it
@@ -109,6 +112,7 @@ class ContextMiddleware(AgentMiddleware[ContextState, Any, Any]):
         user_id: str | None = None,
         thread_id: str | None = None,
         has_tools: bool = False,
+        has_memory: bool = False,
         compact_state: bool = False,
         name: str | None = None,
     ) -> None:
@@ -118,11 +122,16 @@ class ContextMiddleware(AgentMiddleware[ContextState, Any, Any]):
         self._default = Scope(tenant_id=tenant_id, user_id=user_id, thread_id=thread_id)
         self._compacts = compact_state
         settings = (max_tokens, tenant_id, user_id, thread_id, has_tools, compact_state)
+        settings += (True,) if has_memory else ()
         self._name = name or _name_of(settings)
         self._follower = Follower(manager)
         self._limits: OrderedDict[tuple[str | None, str | None], int] = OrderedDict()
         self._lock = ForkableLock()
-        self.tools = memory_tools(manager, self._scope_of_tool) if has_tools else []
+        whose = self._scope_of_tool
+        self.tools = [
+            *(memory_tools(manager, whose) if has_tools else ()),
+            *(long_term_tools(manager, whose) if has_memory else ()),
+        ]
 
     @property
     def name(self) -> str:

@@ -20,7 +20,7 @@ from langchain_ctxmgr.memory.local import Encoded, TurnEmbeddings
 from langchain_ctxmgr.memory.points import Embedding, document_text, point_of
 from langchain_ctxmgr.memory.said_before import said_before
 from langchain_ctxmgr.records import Scope
-from langchain_ctxmgr.storage.message_log import IndexEntry, IndexMarks, MessageLog
+from langchain_ctxmgr.storage.message_log import Erasure, IndexEntry, IndexMarks, MessageLog
 from langchain_ctxmgr.storage.vectors import DENSE, VectorStore
 
 BATCH: Final = 128
@@ -41,8 +41,8 @@ class Followed(NamedTuple):
     """What following the erasures came to."""
 
     marks: IndexMarks
-    removed: dict[Scope, int]
-    """Points removed, by what was erased."""
+    removed: int
+    """Points removed."""
 
 
 class _Step(NamedTuple):
@@ -104,14 +104,29 @@ class TenantRun:
         return Progress(indexed=indexed, remaining=max(last - done, 0))
 
     def follow(self, marks: IndexMarks) -> Plan[Followed]:
-        """Carry out the tenant's erasures after `marks`, in order."""
-        removed: dict[Scope, int] = {}
-        for erasure in (yield from call(self.log.erasures, self.tenant_id, marks.erasure_id)):
-            count = yield from call(self.vectors.delete, erasure.scope)
-            yield from call(self.log.set_erased, self.tenant_id, self.index_id, erasure.id)
-            marks = marks._replace(erasure_id=erasure.id)
-            removed[erasure.scope] = removed.get(erasure.scope, 0) + count
-        return Followed(marks, removed)
+        """Carry out the tenant's erasures after `marks`."""
+        erasures = yield from call(self.log.erasures, self.tenant_id, marks.erasure_id)
+        if not erasures:
+            return Followed(marks, 0)
+        removed = yield from self._removed([each for each in erasures if each.seqs is None])
+        seqs = [seq for each in erasures for seq in each.seqs or ()]
+        if seqs:
+            removed += yield from call(self.vectors.delete, self._scope, among=seqs)
+        newest = erasures[-1].id
+        yield from call(self.log.set_erased, self.tenant_id, self.index_id, newest)
+        return Followed(marks._replace(erasure_id=newest), removed)
+
+    def _removed(self, erasures: Sequence[Erasure]) -> Plan[int]:
+        """Remove the points of threads or the tenant; how many there were."""
+        names = [each.scope.thread_id for each in erasures]
+        if None in names:
+            return (yield from call(self.vectors.delete, self._scope))
+        if not names:
+            return 0
+        # At once: a store in a folder is rewritten each time.
+        first, *also = dict.fromkeys(name for name in names if name is not None)
+        scope = Scope(tenant_id=self.tenant_id, thread_id=first)
+        return (yield from call(self.vectors.delete, scope, also=also))
 
     def marks(self) -> Plan[IndexMarks]:
         """How far the index is, by the log's notes."""
@@ -148,7 +163,7 @@ class TenantRun:
         """The marks as the points have it, after every erasure was carried out once more."""
         again = yield from self.follow(marks._replace(erasure_id=0))
         # What an erasure took may have been points of what the thread has held since.
-        low, high = 0, 0 if any(again.removed.values()) else marks.words_seq
+        low, high = 0, 0 if again.removed else marks.words_seq
         is_embedded = False
         while low < high:
             middle = (low + high) // 2

@@ -12,8 +12,8 @@ goes from every index whichever process erased it and whatever became of that pr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, NamedTuple
 
 from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.errors import (
@@ -28,7 +28,7 @@ from langchain_ctxmgr.memory.embeddings import Embedder, UnknownSizeError, learn
 from langchain_ctxmgr.memory.index_run import Progress, TenantRun
 from langchain_ctxmgr.memory.index_runs import PATIENCE, ClaimLostError, IndexRuns, index_of
 from langchain_ctxmgr.records import Scope
-from langchain_ctxmgr.storage.message_log import MessageLog, tenant_of
+from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.storage.vectors import VectorStore
 
 OTHERS_FOLLOWED: Final = 8
@@ -36,6 +36,14 @@ OTHERS_FOLLOWED: Final = 8
 _NOTHING: Final = Progress(indexed=0, remaining=0)
 _ALL_TENANTS: Final = "\0"
 """No tenant's name: a rebuild goes on while no other does."""
+
+
+class Part(NamedTuple):
+    """What was erased of a tenant."""
+
+    scope: Scope
+    seqs: Collection[int] | None = None
+    """Of these records alone; None: all of the scope."""
 
 
 class Indexer:
@@ -153,8 +161,8 @@ class Indexer:
             behind += max(last - (min(done, marks.dense_seq) if self._embedder else done), 0)
         return behind
 
-    def erase(self, scope: Scope) -> Plan[int]:
-        """Follow an erasure that the log has noted; how many points of `scope` there were.
+    def erase(self, tenant_id: str, gone: Sequence[Part]) -> Plan[int]:
+        """Follow what the log has noted as erased; how many points of `gone` there were.
 
         Waits for a run under way, which follows erasures itself before each of its batches.
 
@@ -165,7 +173,6 @@ class Indexer:
         vectors, runs = self._vectors, self._runs
         if vectors is None or runs is None:
             return 0
-        tenant_id = tenant_of(scope)
         try:
             yield from index_of(vectors)
             run = self._run(vectors, runs, tenant_id)
@@ -175,8 +182,10 @@ class Indexer:
             yield from call(vectors.drop)
             return 0
         noted = yield from call(self._log.erasures, tenant_id, 0)
-        newest = max((each.id for each in noted if each.scope == scope), default=0)
-        count = yield from call(vectors.count, scope)
+        newest = max((each.id for each in noted), default=0)
+        count = 0
+        for part in gone:
+            count += yield from call(vectors.count, part.scope, among=part.seqs)
         give_up_at = time.monotonic() + PATIENCE.total_seconds()
         while (yield from run.marks()).erasure_id < newest:
             followed = yield from runs.alone(tenant_id, lambda: _follow(run))

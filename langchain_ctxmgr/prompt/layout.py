@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from datetime import date
+from datetime import date, datetime
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha256
@@ -106,6 +106,16 @@ def note(*, text: str, slots: Sequence[int]) -> str:
     The text on one line, without fence markers: `- The port is 8443. [412, 415]`.
     """
     return _FENCE.sub("&lt;", f"- {' '.join(text.split())} [{', '.join(map(str, slots))}]\n")
+
+
+def remembered(*, at: datetime, by: str, text: str, memory_id: str | None) -> str:
+    """One line of what is remembered, newline included: `- 2025-03-01, human: I live in Oslo.`.
+
+    The text on one line, without fence markers; behind it the id of a memory that can be
+    forgotten.
+    """
+    behind = "" if memory_id is None else f" [memory {memory_id}]"
+    return _FENCE.sub("&lt;", f"- {at:%Y-%m-%d}, {by}: {' '.join(text.split())}{behind}\n")
 
 
 @lru_cache(maxsize=1_024)

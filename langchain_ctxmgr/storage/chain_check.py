@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from heapq import merge
 from typing import Any, NamedTuple
 
-from langchain_ctxmgr.storage.codec import GENESIS, digest, link
+from langchain_ctxmgr.storage.codec import GENESIS, digest, link, row_digest
 from langchain_ctxmgr.storage.message_log import MAX_PROBLEMS
 
 
@@ -47,6 +48,18 @@ class ThreadRow(NamedTuple):
     chain: bytes
 
 
+class WithdrawnRow(NamedTuple):
+    """What is left of a record that was erased by itself."""
+
+    seq: int
+    position: int
+    revision: int
+    bytes: int
+    digest: bytes
+    row_digest: bytes
+    chain: bytes
+
+
 class ThreadCheck:
     """One thread while its records are gone through."""
 
@@ -57,22 +70,46 @@ class ThreadCheck:
         self._seq = self._position = self._revisions = self._bytes = 0
         self.records = 0
 
+    def go_through(
+        self, kept: Iterable[tuple[Any, ...]], withdrawn: Iterable[WithdrawnRow]
+    ) -> None:
+        """Check records, each its `seq`, own fields and content, and what is left of others."""
+        for record in merge(kept, withdrawn, key=_position):
+            if isinstance(record, WithdrawnRow):
+                self.withdrawn(record)
+            else:
+                self.record(record[0], record[1:18], record[18:])
+
     def record(self, seq: int, fields: tuple[Any, ...], content: tuple[Any, ...]) -> None:
         """Check a record against the one before it; a gap is told once."""
-        position, payload = fields[2], content[3]
+        here = self._here(seq, fields[2])
+        if content[3] is None:
+            self._problems.add(f"{here}: its content is missing")
+        else:
+            self._content(here, fields, content)
+        self._follow(seq, fields[2], content[1], is_revision=fields[4] > 0)
+
+    def withdrawn(self, row: WithdrawnRow) -> None:
+        """Check what is left of a record that was erased by itself: its place in the chain."""
+        here = self._here(row.seq, row.position)
+        self._bytes += row.bytes
+        if self._chain is not None and link(self._chain, row.digest, row.row_digest) != row.chain:
+            self._problems.add(f"{here}: what is left of it was changed, or is not in its place")
+        self._follow(row.seq, row.position, row.chain, is_revision=row.revision > 0)
+
+    def _here(self, seq: int, position: int) -> str:
         here = f"{self._where}, position {position}"
         if position > self._position:
             self._problems.add(self._missing(position))
             self._chain = None
         if seq <= self._seq:
             self._problems.add(f"{here}: recorded out of order")
-        if payload is None:
-            self._problems.add(f"{here}: its content is missing")
-        else:
-            self._content(here, fields, content)
-        self._chain = content[1]
+        return here
+
+    def _follow(self, seq: int, position: int, chain: bytes, *, is_revision: bool) -> None:
+        self._chain = chain
         self._seq, self._position = seq, position + 1
-        self._revisions += fields[4] > 0
+        self._revisions += is_revision
         self.records += 1
 
     def _content(self, here: str, fields: tuple[Any, ...], content: tuple[Any, ...]) -> None:
@@ -82,7 +119,7 @@ class ThreadCheck:
             self._problems.add(f"{here}: its content was changed")
         if self._chain is not None:
             row = (self._thread.tenant_id, self._thread.thread_id, *fields)
-            if link(self._chain, stored_digest, row, terms) != stored_chain:
+            if link(self._chain, stored_digest, row_digest(row, terms)) != stored_chain:
                 self._problems.add(f"{here}: its fields were changed, or it is not in its place")
 
     def end(self) -> None:
@@ -107,3 +144,7 @@ class ThreadCheck:
     def _missing(self, end: int) -> str:
         last = f" to {end - 1}" if end - 1 > self._position else ""
         return f"{self._where}, position {self._position}{last}: missing"
+
+
+def _position(record: tuple[Any, ...]) -> int:
+    return record.position if isinstance(record, WithdrawnRow) else record[3]

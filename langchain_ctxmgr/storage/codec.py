@@ -112,13 +112,17 @@ def digest(payload: bytes) -> bytes:
     return sha256(payload).digest()
 
 
-def link(previous: bytes, content_digest: bytes, row: Iterable[object], terms: bytes) -> bytes:
-    """The next link of a thread's chain: SHA-256 over the one before and all of a row.
+def row_digest(row: Iterable[object], terms: bytes) -> bytes:
+    """SHA-256 of a record's own fields (text, integers, floats, None) in a fixed order."""
+    return sha256(ascii(tuple(row)).encode("ascii") + terms).digest()
 
-    `row` holds the record's own fields (text, integers, floats, None) in a fixed order.
+
+def link(previous: bytes, content_digest: bytes, fields_digest: bytes) -> bytes:
+    """The next link of a thread's chain: SHA-256 over the one before and a record's digests.
+
+    Of digests alone, so that the chain holds where a record's text and fields are erased.
     """
-    fields = ascii(tuple(row)).encode("ascii")
-    return sha256(b"".join((previous, content_digest, fields, terms))).digest()
+    return sha256(previous + content_digest + fields_digest).digest()
 
 
 def role_of(message: BaseMessage) -> str:

@@ -62,6 +62,8 @@ class Erasure(NamedTuple):
     id: int
     """Rises from one to the next."""
     scope: Scope
+    seqs: tuple[int, ...] | None = None
+    """Which records of the thread; None for all that were there."""
 
 
 class Stated(NamedTuple):
@@ -75,6 +77,16 @@ class Stated(NamedTuple):
     message_id: str
     at: datetime
     value: bytes
+
+
+class ThreadUse(NamedTuple):
+    """A thread, and whether others spoke in it too."""
+
+    thread_id: str
+    is_shared: bool
+    """With others than the user asked for, or with records of no user."""
+    newest_at: datetime
+    """When the last message was said, on whichever branch."""
 
 
 class TermHit(NamedTuple):
@@ -111,6 +123,18 @@ class Erased:
     """Stored choices and summaries made from them, and records of which statements were kept."""
     seqs: tuple[int, ...]
     """The records' `seq`s: the ids of their points in a vector store."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawal:
+    """Which messages of a scope to erase: those that fulfil all that is given."""
+
+    message_ids: tuple[str, ...] | None = None
+    """These; None for any."""
+    since: datetime | None = None
+    """Said at this time or later."""
+    until: datetime | None = None
+    """Said before this time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,6 +338,15 @@ class MessageLog(Protocol):
         """
         ...
 
+    def threads(self, scope: Scope, *, prefix: str = "") -> list[ThreadUse]:
+        """The threads with records, or those that a user spoke in, by name.
+
+        Args:
+            scope: A tenant, narrowed to a user or a thread where these are given.
+            prefix: Only those whose names start with it.
+        """
+        ...
+
     def history(self, scope: Scope) -> Iterator[LogRecord]:
         """Every record of a thread in the order recorded: all revisions, all branches."""
         ...
@@ -322,8 +355,10 @@ class MessageLog(Protocol):
         """Re-derive every hash and total of a thread, a tenant or the whole log."""
         ...
 
-    def erase(self, scope: Scope) -> Erased:
+    def erase(self, scope: Scope, *, also: Sequence[str] = ()) -> Erased:
         """Remove a thread or a whole tenant: nothing of it is left in the store's files.
+
+        With a thread, the threads named in `also` go too.
 
         In the same transaction it is noted among `erasures`, so that every index follows,
         whatever happens to this process. May be called again: a scope without records
@@ -333,6 +368,20 @@ class MessageLog(Protocol):
             ValueError: If the scope names a user.
             StorageError: If the rows are gone but other connections keep the files from
                 being cleaned; the next `erase` finishes it.
+        """
+        ...
+
+    def withdraw(self, scope: Scope, which: Withdrawal) -> Erased:
+        """Remove single messages of a tenant, a user or a thread, with all their revisions.
+
+        Their places in the chain stay, as hashes, so that `verify` holds and whoever has a
+        message can prove that it was there; so do their ids, times and sizes: a message with such
+        an id that is recorded again stays erased. It is noted among `erasures`, and what was
+        stored of a branch of these threads is removed.
+
+        Raises:
+            ValueError: If the scope has no tenant.
+            StorageError: As `erase`.
         """
         ...
 
@@ -468,6 +517,10 @@ class MessageLog(Protocol):
         """`stated` without blocking the event loop."""
         ...
 
+    async def athreads(self, scope: Scope, *, prefix: str = "") -> list[ThreadUse]:
+        """`threads` without blocking the event loop."""
+        ...
+
     def ahistory(self, scope: Scope) -> AsyncIterator[LogRecord]:
         """`history` without blocking the event loop."""
         ...
@@ -476,8 +529,12 @@ class MessageLog(Protocol):
         """`verify` without blocking the event loop."""
         ...
 
-    async def aerase(self, scope: Scope) -> Erased:
+    async def aerase(self, scope: Scope, *, also: Sequence[str] = ()) -> Erased:
         """`erase` without blocking the event loop."""
+        ...
+
+    async def awithdraw(self, scope: Scope, which: Withdrawal) -> Erased:
+        """`withdraw` without blocking the event loop."""
         ...
 
     async def atenant_stats(self, scope: Scope) -> LogStats:

@@ -14,7 +14,14 @@ from typing import Any, Final, NamedTuple, cast
 from uuid import uuid4
 
 from langchain_ctxmgr.records import Draft, LogRecord
-from langchain_ctxmgr.storage.codec import GENESIS, digest, encode, link, role_of
+from langchain_ctxmgr.storage.codec import (
+    GENESIS,
+    digest,
+    encode,
+    link,
+    role_of,
+    row_digest,
+)
 from langchain_ctxmgr.storage.message_log import SESSION_GAP
 from langchain_ctxmgr.storage.rows import EPOCH, MICROSECOND, bytes_of, pack_terms
 
@@ -104,7 +111,8 @@ class Known(NamedTuple):
     importance: float
     revision: int
     parent: int | None
-    digest: bytes
+    digest: bytes | None
+    """None for one that was withdrawn."""
 
     @property
     def place(self) -> Place:
@@ -232,7 +240,7 @@ class Placement:
         known = self._known(entry.message_id) if entry.draft.message.id else None
         if known is None:
             return self._add_new(entry)
-        if known.digest == entry.digest:
+        if known.digest in {None, entry.digest}:  # what was withdrawn stays so
             self._previous = known.place
             return None
         return self._add_revision(entry, known)
@@ -301,7 +309,8 @@ class Placement:
             place.total_tokens,
             place.total_importance,
         )
-        self._chain = link(self._chain, entry.digest, (*self._owner, *fields), entry.terms)
+        fields_digest = row_digest((*self._owner, *fields), entry.terms)
+        self._chain = link(self._chain, entry.digest, fields_digest)
         self._records += 1
         self._bytes += len(entry.payload)
         new = self._added[entry.message_id] = Addition(entry, fields, self._chain)

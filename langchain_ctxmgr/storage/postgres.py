@@ -36,7 +36,9 @@ from langchain_ctxmgr.storage.message_log import (
     PendingRecords,
     Stated,
     TermHit,
+    ThreadUse,
     Verification,
+    Withdrawal,
     require_whole,
     tenant_of,
     thread_of,
@@ -46,6 +48,7 @@ from langchain_ctxmgr.storage.postgres_append import append
 from langchain_ctxmgr.storage.postgres_database import Database, Inspected
 from langchain_ctxmgr.storage.postgres_search import search
 from langchain_ctxmgr.storage.postgres_stated import put_stated, stated
+from langchain_ctxmgr.storage.postgres_withdrawal import withdraw
 from langchain_ctxmgr.storage.postgres_work import Work
 
 _PAGE: Final = 256
@@ -387,6 +390,14 @@ class PostgresLog(Closable):
         """`stated` without blocking the event loop."""
         return await self._database.arun(stated(scope))
 
+    def threads(self, scope: Scope, *, prefix: str = "") -> list[ThreadUse]:
+        """The threads with records, or those that a user spoke in, by name."""
+        return self._database.run(reads.threads(scope, prefix))
+
+    async def athreads(self, scope: Scope, *, prefix: str = "") -> list[ThreadUse]:
+        """`threads` without blocking the event loop."""
+        return await self._database.arun(reads.threads(scope, prefix))
+
     def history(self, scope: Scope) -> Iterator[LogRecord]:
         """Every record of a thread in the order recorded: all revisions, all branches."""
         thread_of(scope)
@@ -426,7 +437,7 @@ class PostgresLog(Closable):
         """`verify` without blocking the event loop."""
         return await asyncio.to_thread(self.verify, scope)
 
-    def erase(self, scope: Scope) -> Erased:
+    def erase(self, scope: Scope, *, also: Sequence[str] = ()) -> Erased:
         """Remove a thread or a whole tenant: nothing of it can be read from the log again.
 
         What PostgreSQL keeps of deleted rows goes later. This runs VACUUM where the role
@@ -438,10 +449,21 @@ class PostgresLog(Closable):
         locks them meanwhile, rewrites the data files without them at once.
         """
         require_whole(scope, "erase")
-        erased = self._database.run(audit.erase(scope))
+        erased = self._database.run(audit.erase(scope, also))
         if erased.threads:
             self._vacuum()
         return erased
+
+    def withdraw(self, scope: Scope, which: Withdrawal) -> Erased:
+        """Remove single messages. What PostgreSQL keeps of their rows goes as after `erase`."""
+        erased = self._database.run(withdraw(scope, which))
+        if erased.messages:
+            self._vacuum()
+        return erased
+
+    async def awithdraw(self, scope: Scope, which: Withdrawal) -> Erased:
+        """`withdraw` without blocking the event loop."""
+        return await asyncio.to_thread(self.withdraw, scope, which)
 
     def _vacuum(self) -> None:
         try:
@@ -453,9 +475,9 @@ class PostgresLog(Closable):
                 f"the rows are erased; their space is still to be vacuumed: {explained}"
             ) from None
 
-    async def aerase(self, scope: Scope) -> Erased:
+    async def aerase(self, scope: Scope, *, also: Sequence[str] = ()) -> Erased:
         """`erase` without blocking the event loop."""
-        return await asyncio.to_thread(self.erase, scope)
+        return await asyncio.to_thread(self.erase, scope, also=also)
 
     def tenant_stats(self, scope: Scope) -> LogStats:
         """How much a tenant, or one of its threads, has recorded."""

@@ -74,10 +74,11 @@ class _Append:
         self._user_id = user_id
         self._entries = entries
         given = {bytes_of(e.message_id) for e in entries if e.draft.message.id}
+        asked = ([key_of(each) for each in given], *self._owner)
         self._first: Batch = (
             Statement(_LOCK_THREAD, self._owner),
             Statement(_DRAW, (floor_prefix(schema, tenant_id) << _FLOOR_BITS, len(entries))),
-            Statement(_STORED, ([key_of(each) for each in given], *self._owner, *self._owner)),
+            Statement(_STORED, (*asked, *asked, *self._owner)),
         )
         self._tried: list[LogRecord] = []
 
@@ -218,12 +219,18 @@ _STORED: Final = (
     "r.total_importance, r.tokens, r.importance, r.revision, r.parent, r.digest FROM threads t "
     "CROSS JOIN unnest(%s::bytea[]) key CROSS JOIN LATERAL (SELECT * FROM records r "
     "WHERE r.thread = t.thread AND r.message_key = key ORDER BY r.revision DESC LIMIT 1) r "
-    "WHERE t.tenant_id = %s AND t.thread_id = %s "
+    "WHERE t.tenant_id = %s AND t.thread_id = %s UNION ALL "
+    "SELECT w.message_id, w.branch, w.slot, w.position, w.session, w.at, w.total_tokens, "
+    "w.total_importance, 0, 0, w.revision, NULL, NULL FROM threads t "
+    "CROSS JOIN unnest(%s::bytea[]) key CROSS JOIN LATERAL (SELECT * FROM withdrawn w "
+    "WHERE w.thread = t.thread AND w.message_key = key ORDER BY w.revision DESC LIMIT 1) w "
+    "WHERE t.withdrawn > 0 AND t.tenant_id = %s AND t.thread_id = %s "
     f"UNION ALL SELECT NULL, {_TIP_COLUMNS}, 0, 0, 0, NULL, NULL FROM threads t "
     "JOIN branches b ON b.thread = t.thread AND b.branch = t.branch "
     "WHERE t.tenant_id = %s AND t.thread_id = %s"
 )
-"""Messages with these ids, in their newest revisions, and the tip of the newest branch."""
+"""Messages with these ids, in their newest revisions, those that were withdrawn too, and the tip
+of the newest branch."""
 _HAS: Final = "SELECT 1 FROM records WHERE seq = %s"
 _INSERT_TENANT: Final = "INSERT INTO tenants (tenant_id) VALUES (%s) ON CONFLICT DO NOTHING"
 _INSERT_THREAD: Final = (

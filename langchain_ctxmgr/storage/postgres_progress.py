@@ -100,7 +100,14 @@ def erasures(tenant_id: str, after_id: int) -> Work[list[Erasure]]:
 
     def steps() -> Steps[list[Erasure]]:
         [rows] = yield [Statement(_ERASURES, (tenant_id, after_id))]
-        return [Erasure(row[0], Scope(tenant_id=tenant_id, thread_id=row[1])) for row in rows]
+        return [
+            Erasure(
+                number,
+                Scope(tenant_id=tenant_id, thread_id=thread_id),
+                None if seqs is None else tuple(seqs),
+            )
+            for number, thread_id, seqs in rows
+        ]
 
     return Work(tenant_id, steps)
 
@@ -144,7 +151,7 @@ def put_derived(branch: Branch, kind: str, key: str, value: bytes, keep: int) ->
         raise ValueError(f"keep must be at least 1, got {keep}")
 
     def steps() -> Steps[None]:
-        [rows] = yield [Statement(_LOCK_STANDING, (*owner, seq))]
+        [rows] = yield [Statement(_LOCK_STANDING, (*owner, branch.withdrawn, seq))]
         if not rows:
             return
         [[thread]] = rows
@@ -179,7 +186,9 @@ _SET_MARKS: Final = (
     "INSERT INTO marks VALUES (%s, %s, %s, %s) ON CONFLICT (tenant_id, index_id) DO UPDATE "
     "SET words_seq = excluded.words_seq, dense_seq = excluded.dense_seq"
 )
-_ERASURES: Final = "SELECT id, thread_id FROM erasures WHERE tenant_id = %s AND id > %s ORDER BY id"
+_ERASURES: Final = (
+    "SELECT id, thread_id, seqs FROM erasures WHERE tenant_id = %s AND id > %s ORDER BY id"
+)
 _SET_ERASED: Final = (
     "INSERT INTO marks AS m (tenant_id, index_id, erasure_id) VALUES (%s, %s, %s) "
     "ON CONFLICT (tenant_id, index_id) DO UPDATE "
@@ -198,6 +207,7 @@ _CLAIM: Final = (
 _RELEASE: Final = "DELETE FROM claims WHERE tenant_id = %s AND task = %s AND holder = %s"
 _LOCK_STANDING: Final = (
     "SELECT t.thread FROM threads t WHERE t.tenant_id = %s AND t.thread_id = %s "
+    "AND t.withdrawn = %s "
     "AND EXISTS (SELECT 1 FROM records r WHERE r.seq = %s AND r.thread = t.thread) "
     "FOR UPDATE OF t"
 )

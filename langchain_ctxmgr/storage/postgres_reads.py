@@ -16,6 +16,7 @@ from typing import Final
 from langchain_ctxmgr.records import Branch, LogRecord, Scope, Span, Turn
 from langchain_ctxmgr.storage.message_log import (
     LogStats,
+    ThreadUse,
     tenant_of,
     thread_of,
     user_of,
@@ -30,7 +31,7 @@ from langchain_ctxmgr.storage.postgres_work import (
     Work,
     array,
 )
-from langchain_ctxmgr.storage.rows import bytes_of, record_of, turn_of
+from langchain_ctxmgr.storage.rows import after_prefix, bytes_of, record_of, thread_use_of, turn_of
 
 TURN_COLUMNS: Final = (
     "r.seq, t.thread_id, r.slot, r.branch, r.session, r.role, r.speaker, r.at, r.tokens, "
@@ -94,7 +95,8 @@ def branch(scope: Scope, head: str | None) -> Work[Branch]:
             tenant_id=tenant_id,
             thread_id=thread_id,
             spans=tuple(reversed(spans)),
-            head=record_of(rows[0]),
+            head=None if rows[0][0] is None else record_of(rows[0]),
+            withdrawn=rows[0][-4],
         )
 
     return Work(tenant_id, steps)
@@ -268,6 +270,18 @@ def stats(scope: Scope) -> Work[LogStats]:
     return Work(tenant_of(scope), steps)
 
 
+def threads(scope: Scope, prefix: str) -> Work[list[ThreadUse]]:
+    """See `MessageLog.threads`. Goes through a user's tenant: it is asked for rarely."""
+    user_id, thread_id = scope.user_id, scope.thread_id
+    named = (tenant_of(scope), prefix, after_prefix(prefix), thread_id, thread_id)
+
+    def steps() -> Steps[list[ThreadUse]]:
+        [rows] = yield [Statement(_THREADS, (user_id, user_id, *named, user_id, user_id))]
+        return sorted(map(thread_use_of, rows))
+
+    return Work(tenant_of(scope), steps, is_long=True)
+
+
 def get_derived(scope: Scope, kind: str, key: str) -> Work[bytes | None]:
     """See `MessageLog.get_derived`."""
     owner = thread_of(scope)
@@ -283,20 +297,23 @@ _LINE: Final = (
     "line AS (SELECT thread, branch, slot, 0 AS depth FROM head UNION ALL "
     "SELECT b.thread, b.fork_branch, b.fork_slot, l.depth + 1 FROM line l "
     "JOIN branches b ON b.thread = l.thread AND b.branch = l.branch "
-    "WHERE b.fork_branch IS NOT NULL) "
-    f"SELECT {RECORD_COLUMNS}, line.branch, line.slot, line.depth FROM line "
-    "CROSS JOIN head CROSS JOIN LATERAL (SELECT * FROM records r WHERE r.seq = head.seq LIMIT 1) r "
-    f"{ITS_THREAD} ORDER BY line.depth"
+    "WHERE b.fork_branch IS NOT NULL), "
+    # The last record of the first span that has any: single ones may be erased.
+    "newest AS MATERIALIZED (SELECT r.seq FROM line l CROSS JOIN LATERAL (SELECT r.seq "
+    "FROM records r WHERE r.thread = l.thread AND r.branch = l.branch AND r.slot <= l.slot "
+    "ORDER BY r.slot DESC, r.revision DESC LIMIT 1) r ORDER BY l.depth LIMIT 1) "
+    f"SELECT {RECORD_COLUMNS}, t.withdrawn, line.branch, line.slot, line.depth FROM line "
+    "CROSS JOIN LATERAL (SELECT * FROM threads t WHERE t.thread = line.thread LIMIT 1) t "
+    "LEFT JOIN LATERAL (SELECT r.* FROM newest n JOIN records r ON r.seq = n.seq LIMIT 1) r "
+    "ON true ORDER BY line.depth"
 )
 _NEWEST_LINE: Final = (
-    "WITH RECURSIVE head AS MATERIALIZED (SELECT t.thread, t.branch, b.tip_slot AS slot, "
-    "(SELECT r.seq FROM records r WHERE r.thread = t.thread AND r.branch = t.branch "
-    "AND r.slot = b.tip_slot ORDER BY r.revision DESC LIMIT 1) AS seq "
+    "WITH RECURSIVE head AS MATERIALIZED (SELECT t.thread, t.branch, b.tip_slot AS slot "
     "FROM threads t JOIN branches b ON b.thread = t.thread AND b.branch = t.branch "
     f"WHERE {_OF_THREAD}), {_LINE}"
 )
 _LINE_TO: Final = (
-    f"WITH RECURSIVE head AS MATERIALIZED (SELECT t.thread, r.branch, r.slot, r.seq {_EACH} "
+    f"WITH RECURSIVE head AS MATERIALIZED (SELECT t.thread, r.branch, r.slot {_EACH} "
     f"AND r.message_key = %s ORDER BY r.revision DESC LIMIT 1) r WHERE {_OF_THREAD}), {_LINE}"
 )
 _LOCATE: Final = (
@@ -338,9 +355,19 @@ _PAGE: Final = (
     f"ORDER BY r.position LIMIT %s) r WHERE {_OF_THREAD}"
 )
 _STATS: Final = (
-    "SELECT count(*), coalesce(sum(records), 0)::bigint, coalesce(sum(revisions), 0)::bigint, "
-    "coalesce(sum(bytes), 0)::bigint FROM threads WHERE tenant_id = %s "
-    "AND (%s::text IS NULL OR thread_id = %s) AND records > 0"
+    "SELECT count(*), coalesce(sum(t.records - t.withdrawn), 0)::bigint, "
+    "coalesce(sum(t.revisions), 0)::bigint, coalesce(sum(t.bytes - (SELECT "
+    "coalesce(sum(w.bytes), 0) FROM withdrawn w WHERE w.thread = t.thread)), 0)::bigint "
+    "FROM threads t WHERE t.tenant_id = %s AND (%s::text IS NULL OR t.thread_id = %s) "
+    "AND t.records > t.withdrawn"
+)
+_THREADS: Final = (
+    "SELECT t.thread_id, %s::text IS NOT NULL AND EXISTS (SELECT 1 FROM records o "
+    "WHERE o.thread = t.thread AND o.user_id IS DISTINCT FROM %s::text), "
+    "(SELECT max(b.at) FROM branches b WHERE b.thread = t.thread) FROM threads t "
+    "WHERE t.tenant_id = %s AND t.thread_id >= %s AND t.thread_id < %s "
+    "AND (%s::text IS NULL OR t.thread_id = %s) AND t.records > 0 AND (%s::text IS NULL OR "
+    "EXISTS (SELECT 1 FROM records r WHERE r.thread = t.thread AND r.user_id = %s))"
 )
 _DERIVED: Final = (
     "SELECT d.value FROM threads t JOIN derived d ON d.thread = t.thread "

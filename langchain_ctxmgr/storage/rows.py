@@ -10,12 +10,19 @@ from typing import Any, Final
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.records import LogRecord, Turn
 from langchain_ctxmgr.storage.codec import decode
-from langchain_ctxmgr.storage.message_log import IndexEntry, PendingRecords, Stated
+from langchain_ctxmgr.storage.message_log import (
+    IndexEntry,
+    PendingRecords,
+    Stated,
+    ThreadUse,
+    Withdrawal,
+)
 
 Row = Sequence[Any]
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
+_ANY_AT: Final = 2**62
 
 
 def turn_of(row: Row) -> Turn:
@@ -101,6 +108,24 @@ def stated_of(row: Row) -> Stated:
     seq, thread_id, branch, slot, user_id, message_id, at, value = row
     said_at = EPOCH + timedelta(0, 0, at)
     return Stated(seq, thread_id, branch, slot, user_id, text_of(message_id), said_at, value)
+
+
+def thread_use_of(row: Row) -> ThreadUse:
+    """A row of a thread's id, whether it is shared, and when its last message was said."""
+    thread_id, is_shared, newest_at = row
+    return ThreadUse(thread_id, bool(is_shared), EPOCH + timedelta(0, 0, newest_at))
+
+
+def at_bounds(which: Withdrawal) -> tuple[int, int]:
+    """The time of a withdrawal as a column holds it: from, and before."""
+    start = -_ANY_AT if which.since is None else (which.since - EPOCH) // MICROSECOND
+    end = _ANY_AT if which.until is None else (which.until - EPOCH) // MICROSECOND
+    return start, end
+
+
+def after_prefix(prefix: str) -> str:
+    """The first text, by code point, that comes after all that start with `prefix`."""
+    return f"{prefix}\U0010ffff"
 
 
 def bytes_of(text: str) -> bytes:

@@ -10,7 +10,7 @@ Each operation is one plan, driven blocking over REST or gRPC, or on any event l
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
@@ -34,6 +34,7 @@ from langchain_ctxmgr.storage.vectors import (
     conditions,
     corpus_level,
     scope_key,
+    with_threads,
 )
 
 if TYPE_CHECKING:
@@ -194,9 +195,9 @@ class QdrantVectorStore:
         """The codes of these points, by id: of those in `scope` that have any."""
         return run(self._codes(scope, ids))
 
-    def count(self, scope: Scope) -> int:
+    def count(self, scope: Scope, *, among: Collection[int] | None = None) -> int:
         """Points in `scope`. Takes time in proportion to them."""
-        return run(self._count(scope))
+        return run(self._count(scope, among))
 
     def scroll(self, scope: Scope, *, after_id: int = 0, limit: int = 1_000) -> list[Point]:
         """The points of `scope` after `after_id` in id order.
@@ -205,14 +206,17 @@ class QdrantVectorStore:
         """
         return run(self._scroll(scope, after_id, limit))
 
-    def delete(self, scope: Scope) -> int:
+    def delete(
+        self, scope: Scope, *, also: Sequence[str] = (), among: Collection[int] | None = None
+    ) -> int:
         """Erase the points of `scope` from the store; how many there were.
 
+        With a thread, those of the tenant's threads named in `also` too.
         Also from collections of the same name for other embeddings, which are not counted.
         When this returns no request finds them any more. The server frees their place in its
         files when it next optimizes the segment they were in.
         """
-        return run(self._delete(scope))
+        return run(self._deleted(with_threads(scope, also), among))
 
     def drop(self) -> None:
         """Remove the collection, ours or not; the next use makes an empty one."""
@@ -245,17 +249,19 @@ class QdrantVectorStore:
         """`codes` on an event loop."""
         return await arun(self._codes(scope, ids))
 
-    async def acount(self, scope: Scope) -> int:
+    async def acount(self, scope: Scope, *, among: Collection[int] | None = None) -> int:
         """`count` on an event loop."""
-        return await arun(self._count(scope))
+        return await arun(self._count(scope, among))
 
     async def ascroll(self, scope: Scope, *, after_id: int = 0, limit: int = 1_000) -> list[Point]:
         """`scroll` on an event loop."""
         return await arun(self._scroll(scope, after_id, limit))
 
-    async def adelete(self, scope: Scope) -> int:
+    async def adelete(
+        self, scope: Scope, *, also: Sequence[str] = (), among: Collection[int] | None = None
+    ) -> int:
         """`delete` on an event loop."""
-        return await arun(self._delete(scope))
+        return await arun(self._deleted(with_threads(scope, also), among))
 
     async def adrop(self) -> None:
         """`drop` on an event loop."""
@@ -342,8 +348,8 @@ class QdrantVectorStore:
         )
         return int(answer.count)
 
-    def _count(self, scope: Scope) -> Plan[int]:
-        needed = requests.server_filter(conditions(scope))
+    def _count(self, scope: Scope, among: Collection[int] | None) -> Plan[int]:
+        needed = requests.server_filter(conditions(scope, among=among))
         return (yield from self._counted(scope, needed, exact=True))
 
     def _codes(self, scope: Scope, ids: Sequence[int]) -> Plan[dict[int, str]]:
@@ -376,10 +382,16 @@ class QdrantVectorStore:
         )
         return [requests.stored_point(record) for record in records]
 
-    def _delete(self, scope: Scope) -> Plan[int]:
+    def _deleted(self, scopes: Sequence[Scope], among: Collection[int] | None) -> Plan[int]:
+        found = 0
+        for scope in scopes:
+            found += yield from self._delete(scope, among)
+        return found
+
+    def _delete(self, scope: Scope, among: Collection[int] | None) -> Plan[int]:
         from qdrant_client import models
 
-        needed = requests.server_filter(conditions(scope))
+        needed = requests.server_filter(conditions(scope, among=among))
         erasing = {
             "points_selector": models.FilterSelector(filter=needed),
             "shard_key_selector": self._shared.shard(scope.tenant_id),

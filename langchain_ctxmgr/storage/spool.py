@@ -111,13 +111,14 @@ class Spool:
             connection.commit()
 
     def erase(self, scope: Scope) -> int:
-        """Remove what waits for a thread or a whole tenant; how many messages."""
+        """Remove what waits for a thread, a user or a whole tenant; how many messages."""
         if not self.path.exists():
             return 0
         with self._lock, self._connected() as connection:
             waiting = connection.execute(
-                "SELECT id FROM entries WHERE tenant_id = ? AND ifnull(thread_id = ?, 1)",
-                (scope.tenant_id, scope.thread_id),
+                "SELECT id FROM entries WHERE tenant_id = ?1 AND ifnull(thread_id = ?2, 1) "
+                "AND (?3 IS NULL OR user_id = ?3)",
+                (scope.tenant_id, scope.thread_id, scope.user_id),
             ).fetchall()
             removed = sum(
                 connection.execute("DELETE FROM drafts WHERE entry = ?", entry).rowcount

@@ -26,7 +26,9 @@ from langchain_ctxmgr.storage.message_log import (
     PendingRecords,
     Stated,
     TermHit,
+    ThreadUse,
     Verification,
+    Withdrawal,
     require_whole,
     tenant_of,
     thread_of,
@@ -37,6 +39,8 @@ from langchain_ctxmgr.storage.sqlite_audit import clean, delete, verify
 from langchain_ctxmgr.storage.sqlite_database import Database, Work
 from langchain_ctxmgr.storage.sqlite_search import search
 from langchain_ctxmgr.storage.sqlite_stated import put_stated, stated
+from langchain_ctxmgr.storage.sqlite_threads import threads
+from langchain_ctxmgr.storage.sqlite_withdrawal import withdraw
 
 _QUICK_ROWS: Final = 64
 """Messages written or read in place on an event loop: about a millisecond."""
@@ -374,6 +378,14 @@ class SqliteLog(Closable):
         """`stated` without blocking the event loop."""
         return await asyncio.to_thread(self.stated, scope)
 
+    def threads(self, scope: Scope, *, prefix: str = "") -> list[ThreadUse]:
+        """The threads with records, or those that a user spoke in, by name."""
+        return self._database.read(lambda c: threads(c, scope, prefix))
+
+    async def athreads(self, scope: Scope, *, prefix: str = "") -> list[ThreadUse]:
+        """`threads` without blocking the event loop."""
+        return await asyncio.to_thread(self.threads, scope, prefix=prefix)
+
     def history(self, scope: Scope) -> Iterator[LogRecord]:
         """Every record of a thread in the order recorded: all revisions, all branches."""
         tenant_id, thread_id = thread_of(scope)
@@ -408,16 +420,26 @@ class SqliteLog(Closable):
         """`verify` without blocking the event loop."""
         return await asyncio.to_thread(self.verify, scope)
 
-    def erase(self, scope: Scope) -> Erased:
+    def erase(self, scope: Scope, *, also: Sequence[str] = ()) -> Erased:
         """Remove a thread or a whole tenant: nothing of it is left in the file or its WAL."""
         require_whole(scope, "erase")
-        erased = self._database.write(lambda c: delete(c, scope))
+        erased = self._database.write(lambda c: delete(c, scope, also))
         self._database.exclusive(lambda c: clean(c, self._busy_timeout))
         return erased
 
-    async def aerase(self, scope: Scope) -> Erased:
+    async def aerase(self, scope: Scope, *, also: Sequence[str] = ()) -> Erased:
         """`erase` without blocking the event loop."""
-        return await asyncio.to_thread(self.erase, scope)
+        return await asyncio.to_thread(self.erase, scope, also=also)
+
+    def withdraw(self, scope: Scope, which: Withdrawal) -> Erased:
+        """Remove single messages: nothing but their places is left in the file or its WAL."""
+        erased = self._database.write(lambda c: withdraw(c, scope, which))
+        self._database.exclusive(lambda c: clean(c, self._busy_timeout))
+        return erased
+
+    async def awithdraw(self, scope: Scope, which: Withdrawal) -> Erased:
+        """`withdraw` without blocking the event loop."""
+        return await asyncio.to_thread(self.withdraw, scope, which)
 
     def tenant_stats(self, scope: Scope) -> LogStats:
         """How much a tenant, or one of its threads, has recorded."""

@@ -74,7 +74,8 @@ class _Thread:
             row = self._execute(_THREAD, self._owner).fetchone()
         self._key: int = row[0]
         self._tenant: int = row[1]
-        self._newest = row[6], row[8:]
+        self._newest = row[6], row[9:]
+        self._withdrawn: int = row[8]
         self._scope_tokens = f"{thread_token(self._key)} {tenant_token(tenant_id)}"
         self._placement = Placement(
             tenant_id, thread_id, user_id, ThreadState(*row[2:8]), known=self._known, tip=self._tip
@@ -106,8 +107,11 @@ class _Thread:
         return seq
 
     def _known(self, message_id: str) -> Known | None:
-        row = self._execute(_KNOWN, (self._key, bytes_of(message_id))).fetchone()
-        return None if row is None else Known(*row)
+        asked = (self._key, bytes_of(message_id))
+        row = self._execute(_KNOWN, asked).fetchone() or (
+            self._withdrawn and self._execute(_WITHDRAWN, asked).fetchone()
+        )
+        return Known(*row) if row else None
 
     def _tip(self, branch: int) -> Place:
         newest, tip = self._newest
@@ -132,7 +136,8 @@ def tenant_key(connection: sqlite3.Connection, tenant_id: str) -> int:
 _PLACE: Final = "b.tip_slot, b.tip_position, b.session, b.at, b.total_tokens, b.total_importance"
 _THREAD: Final = (
     "SELECT t.thread, t.tenant, t.records, t.revisions, t.bytes, t.branches, t.branch, t.chain, "
-    f"{_PLACE} FROM threads t LEFT JOIN branches b ON b.thread = t.thread AND b.branch = t.branch "
+    f"t.withdrawn, {_PLACE} FROM threads t "
+    "LEFT JOIN branches b ON b.thread = t.thread AND b.branch = t.branch "
     "WHERE t.tenant_id = ? AND t.thread_id = ?"
 )
 """A thread's row, and the last message of the branch written to last."""
@@ -155,6 +160,10 @@ _KNOWN: Final = (
     "r.tokens, r.importance, r.revision, r.parent, c.digest FROM records r "
     "CROSS JOIN contents c ON c.seq = r.seq WHERE r.thread = ? AND r.message_id = ? "
     "ORDER BY r.revision DESC LIMIT 1"
+)
+_WITHDRAWN: Final = (
+    "SELECT branch, slot, position, session, at, total_tokens, total_importance, 0, 0, revision, "
+    "NULL, NULL FROM withdrawn WHERE thread = ? AND message_id = ? ORDER BY revision DESC LIMIT 1"
 )
 _INSERT_RECORD: Final = (
     "INSERT INTO records (tenant, thread, user_id, branch, position, slot, revision, parent, "

@@ -4,18 +4,20 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.records import Scope
-from langchain_ctxmgr.storage.chain_check import Problems, ThreadCheck, ThreadRow
+from langchain_ctxmgr.storage.chain_check import Problems, ThreadCheck, ThreadRow, WithdrawnRow
 from langchain_ctxmgr.storage.message_log import Erased, Verification, tenant_of
 from langchain_ctxmgr.storage.rows import unpack_terms
 from langchain_ctxmgr.storage.sqlite_append import body_of, tenant_token, thread_token
-from langchain_ctxmgr.storage.sqlite_stated import delete_stated
+from langchain_ctxmgr.storage.sqlite_withdrawal import CHAINED_FIELDS
 
 Connection = sqlite3.Connection
 
@@ -32,8 +34,9 @@ def verify(connection: Connection, scope: Scope | None) -> Verification:
     )
     for row in threads:
         check = ThreadCheck(ThreadRow(*row), problems)
-        for record in connection.execute(_CHAINED, row[:1]):
-            check.record(record[0], record[1:18], record[18:])
+        kept = connection.execute(_CHAINED, row[:1])
+        left = (WithdrawnRow(*each) for each in connection.execute(_WITHDRAWN, row[:1]))
+        check.go_through(kept, left)
         check.end()
         check.tips(connection.execute(_TIPS, row[:1]).fetchall())
         records += check.records
@@ -53,16 +56,15 @@ def _verify_whole(connection: Connection, problems: Problems) -> None:
             problems.add(f"{lost} {what}")
 
 
-def delete(connection: Connection, scope: Scope) -> Erased:
-    """Remove every row of a thread or tenant, and note that the file is to be cleaned."""
+def delete(connection: Connection, scope: Scope, also: Sequence[str]) -> Erased:
+    """Remove every row of threads or a tenant, and note that the file is to be cleaned."""
     tenant_id = tenant_of(scope)
-    keys = connection.execute(
-        "SELECT thread FROM threads WHERE tenant_id = ? AND ifnull(thread_id = ?, 1)",
-        (tenant_id, scope.thread_id),
-    ).fetchall()
+    names = None if scope.thread_id is None else json.dumps([scope.thread_id, *also])
+    keys = connection.execute(_KEYS, (tenant_id, names, names)).fetchall()
     seqs: list[int] = []
-    derived = delete_stated(connection, scope)
-    for (key,) in keys:
+    derived = 0
+    for key, _ in keys:
+        derived += connection.execute("DELETE FROM stated WHERE thread = ?", (key,)).rowcount
         scope_tokens = f"{thread_token(key)} {tenant_token(tenant_id)}"
         rows = connection.execute(_TERMS, (key,)).fetchall()
         seqs += [seq for seq, _ in rows]
@@ -72,10 +74,11 @@ def delete(connection: Connection, scope: Scope) -> Erased:
         )
         connection.executemany("DELETE FROM contents WHERE seq = ?", ((seq,) for seq, _ in rows))
         derived += connection.execute("DELETE FROM derived WHERE thread = ?", (key,)).rowcount
-        for table in ("records", "branches", "threads"):
+        for table in ("records", "withdrawn", "branches", "threads"):
             connection.execute(f"DELETE FROM {table} WHERE thread = ?", (key,))
     if keys:
-        connection.execute(_NOTE_ERASURE, (scope.thread_id, tenant_id))
+        named = [None] if scope.thread_id is None else [thread_id for _, thread_id in keys]
+        connection.executemany(_NOTE_ERASURE, ((thread_id, tenant_id) for thread_id in named))
         connection.execute("INSERT OR IGNORE INTO uncleaned VALUES (1)")
     return Erased(threads=len(keys), messages=len(seqs), derived=derived, seqs=tuple(seqs))
 
@@ -103,19 +106,27 @@ def clean(connection: Connection, timeout: timedelta) -> None:
 
 
 _CHAINED: Final = (
-    "SELECT r.seq, r.user_id, r.branch, r.position, r.slot, r.revision, r.parent, r.session, "
-    "r.message_id, r.role, r.speaker, r.at, r.tokens, r.encoding, r.importance, r.cues, "
-    "r.total_tokens, r.total_importance, c.digest, c.chain, "
+    f"SELECT r.seq, {CHAINED_FIELDS}, c.digest, c.chain, "
     "CAST(c.terms AS BLOB), CAST(c.payload AS BLOB) FROM records r "
     "LEFT JOIN contents c ON c.seq = r.seq WHERE r.thread = ? ORDER BY r.position"
+)
+_KEYS: Final = (
+    "SELECT thread, thread_id FROM threads WHERE tenant_id = ? "
+    "AND (? IS NULL OR thread_id IN (SELECT value FROM json_each(?)))"
 )
 _TERMS: Final = (
     "SELECT r.seq, c.terms FROM records r CROSS JOIN contents c ON c.seq = r.seq "
     "WHERE r.thread = ? ORDER BY r.position"
 )
+_WITHDRAWN: Final = (
+    "SELECT seq, position, revision, bytes, digest, row_digest, chain FROM withdrawn "
+    "WHERE thread = ? ORDER BY position"
+)
 _TIPS: Final = (
-    "SELECT b.branch, b.tip_slot, (SELECT max(r.slot) FROM records r WHERE r.thread = b.thread "
-    "AND r.branch = b.branch) AS newest FROM branches b WHERE b.thread = ?"
+    "SELECT b.branch, b.tip_slot, (SELECT max(slot) FROM (SELECT max(r.slot) AS slot "
+    "FROM records r WHERE r.thread = b.thread AND r.branch = b.branch UNION ALL "
+    "SELECT max(w.slot) FROM withdrawn w WHERE w.thread = b.thread AND w.branch = b.branch)) "
+    "AS newest FROM branches b WHERE b.thread = ?"
 )
 _LOST_RECORDS: Final = (
     "SELECT count(*) FROM records WHERE thread NOT IN (SELECT thread FROM threads)"

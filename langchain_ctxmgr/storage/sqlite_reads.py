@@ -56,13 +56,13 @@ def thread_key(connection: Connection, tenant_id: str, thread_id: str) -> int | 
 
 
 def standing_key(connection: Connection, line: Branch) -> int | None:
-    """`thread_key` while the head of `line` is in the log: a `seq` is never given out again."""
+    """`thread_key` while all that `line` showed is in the log: a `seq` is never given out again."""
     if line.head is None:
         return None
     row = connection.execute(
         "SELECT t.thread FROM records r CROSS JOIN threads t ON t.thread = r.thread "
-        "WHERE r.seq = ? AND t.tenant_id = ? AND t.thread_id = ?",
-        (line.head.seq, line.tenant_id, line.thread_id),
+        "WHERE r.seq = ? AND t.tenant_id = ? AND t.thread_id = ? AND t.withdrawn = ?",
+        (line.head.seq, line.tenant_id, line.thread_id, line.withdrawn),
     ).fetchone()
     return None if row is None else row[0]
 
@@ -71,20 +71,21 @@ def branch(connection: Connection, scope: Scope, head: str | None) -> Branch:
     """See `MessageLog.branch`."""
     tenant_id, thread_id = thread_of(scope)
     row = connection.execute(
-        "SELECT t.thread, t.branch, b.tip_slot FROM threads t CROSS JOIN branches b "
+        "SELECT t.thread, t.branch, b.tip_slot, t.withdrawn FROM threads t CROSS JOIN branches b "
         "ON b.thread = t.thread AND b.branch = t.branch WHERE t.tenant_id = ? AND t.thread_id = ?",
         (tenant_id, thread_id),
     ).fetchone()
     if row is not None and head is not None:
         row = connection.execute(
-            "SELECT thread, branch, slot FROM records WHERE thread = ? AND message_id = ? LIMIT 1",
-            (row[0], bytes_of(head)),
+            "SELECT thread, branch, slot, ? FROM records WHERE thread = ? AND message_id = ? "
+            "LIMIT 1",
+            (row[3], row[0], bytes_of(head)),
         ).fetchone()
     if row is None:
         if head is not None:
             raise ValueError(f"head must be the id of a message in {scope}, got {head!r}")
         return Branch(tenant_id=tenant_id, thread_id=thread_id, spans=(), head=None)
-    key, number, slot = row
+    key, number, slot, withdrawn = row
     spans: list[Span] = []
     while number is not None:
         spans.append(Span(number, slot))
@@ -96,7 +97,8 @@ def branch(connection: Connection, scope: Scope, head: str | None) -> Branch:
         tenant_id=tenant_id,
         thread_id=thread_id,
         spans=tuple(reversed(spans)),
-        head=_at_slot(connection, key, spans[0]),
+        head=_newest(connection, key, spans),
+        withdrawn=withdrawn,
     )
 
 
@@ -324,10 +326,18 @@ def marks(connection: Connection, tenant_id: str, index_id: str) -> IndexMarks:
 def erasures(connection: Connection, tenant_id: str, after_id: int) -> list[Erasure]:
     """See `MessageLog.erasures`."""
     rows = connection.execute(
-        f"SELECT id, thread_id FROM erasures WHERE tenant = ({TENANT}) AND id > ? ORDER BY id",
+        f"SELECT id, thread_id, seqs FROM erasures WHERE tenant = ({TENANT}) AND id > ? "
+        "ORDER BY id",
         (tenant_id, after_id),
     )
-    return [Erasure(number, Scope(tenant_id=tenant_id, thread_id=name)) for number, name in rows]
+    return [
+        Erasure(
+            number,
+            Scope(tenant_id=tenant_id, thread_id=thread_id),
+            None if seqs is None else tuple(json.loads(seqs)),
+        )
+        for number, thread_id, seqs in rows
+    ]
 
 
 def unfollowed(connection: Connection, index_id: str, limit: int) -> list[str]:
@@ -356,9 +366,10 @@ def page(connection: Connection, key: int, position: int, limit: int) -> list[Lo
 def stats(connection: Connection, scope: Scope) -> LogStats:
     """See `MessageLog.tenant_stats`."""
     threads, records, revisions, size = connection.execute(
-        "SELECT count(*), ifnull(sum(records), 0), ifnull(sum(revisions), 0), "
-        "ifnull(sum(bytes), 0) FROM threads WHERE tenant_id = ? AND ifnull(thread_id = ?, 1) "
-        "AND records > 0",
+        "SELECT count(*), ifnull(sum(records - withdrawn), 0), ifnull(sum(revisions), 0), "
+        "ifnull(sum(bytes - (SELECT ifnull(sum(w.bytes), 0) FROM withdrawn w "
+        "WHERE w.thread = threads.thread)), 0) FROM threads "
+        "WHERE tenant_id = ? AND ifnull(thread_id = ?, 1) AND records > withdrawn",
         (tenant_of(scope), scope.thread_id),
     ).fetchone()
     return LogStats(threads=threads, records=records, revisions=revisions, bytes=size)
@@ -374,10 +385,14 @@ def get_derived(connection: Connection, scope: Scope, kind: str, key: str) -> by
     return None if row is None else row[0]
 
 
-def _at_slot(connection: Connection, key: int, span: Span) -> LogRecord | None:
-    row = connection.execute(
-        f"SELECT {RECORD_COLUMNS} FROM {RECORD_TABLES} WHERE r.thread = ? AND r.branch = ? "
-        "AND r.slot = ? ORDER BY r.revision DESC LIMIT 1",
-        (key, *span),
-    ).fetchone()
-    return None if row is None else record_of(row)
+def _newest(connection: Connection, key: int, spans: Sequence[Span]) -> LogRecord | None:
+    """The last record of the first of `spans` that has any: single ones may be erased."""
+    for span in spans:
+        row = connection.execute(
+            f"SELECT {RECORD_COLUMNS} FROM {RECORD_TABLES} WHERE r.thread = ? AND r.branch = ? "
+            "AND r.slot <= ? ORDER BY r.slot DESC, r.revision DESC LIMIT 1",
+            (key, *span),
+        ).fetchone()
+        if row is not None:
+            return record_of(row)
+    return None

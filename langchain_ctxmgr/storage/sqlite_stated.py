@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Mapping
 
 from langchain_ctxmgr.records import Scope
-from langchain_ctxmgr.storage.message_log import Stated, tenant_of
+from langchain_ctxmgr.storage.message_log import Stated
 from langchain_ctxmgr.storage.rows import stated_of
 from langchain_ctxmgr.storage.sqlite_reads import THREAD, in_scope
 from langchain_ctxmgr.storage.sqlite_rows import NEWEST, TENANT
@@ -51,12 +51,3 @@ def stated(connection: Connection, scope: Scope) -> list[Stated]:
         values,
     )
     return sorted(map(stated_of, rows))
-
-
-def delete_stated(connection: Connection, scope: Scope) -> int:
-    """Remove what the records of a thread or tenant state; of how many records."""
-    return connection.execute(
-        "DELETE FROM stated WHERE thread IN "
-        "(SELECT thread FROM threads WHERE tenant_id = ? AND ifnull(thread_id = ?, 1))",
-        (tenant_of(scope), scope.thread_id),
-    ).rowcount

@@ -163,6 +163,11 @@ class Among(NamedTuple):
 Condition: TypeAlias = Match | Within | Among
 
 
+def with_threads(scope: Scope, also: Sequence[str]) -> list[Scope]:
+    """`scope`, and the tenant's threads named in `also`."""
+    return [scope, *(Scope(tenant_id=scope.tenant_id, thread_id=thread) for thread in also)]
+
+
 def conditions(
     scope: Scope,
     *,
@@ -453,8 +458,11 @@ class VectorStore(Protocol):
         """The codes of these points, by id: of those in `scope` that have any."""
         ...
 
-    def count(self, scope: Scope) -> int:
-        """Points in `scope`. Takes time in proportion to them."""
+    def count(self, scope: Scope, *, among: Collection[int] | None = None) -> int:
+        """Points in `scope`, of those with the ids in `among` where these are given.
+
+        Takes time in proportion to them.
+        """
         ...
 
     def scroll(self, scope: Scope, *, after_id: int = 0, limit: int = 1_000) -> list[Point]:
@@ -464,8 +472,14 @@ class VectorStore(Protocol):
         """
         ...
 
-    def delete(self, scope: Scope) -> int:
-        """Erase the points of `scope` from the store and its files; how many there were."""
+    def delete(
+        self, scope: Scope, *, also: Sequence[str] = (), among: Collection[int] | None = None
+    ) -> int:
+        """Erase the points of `scope` from the store and its files; how many there were.
+
+        With a thread, those of the tenant's threads named in `also` too; of all these those with
+        the ids in `among` alone, where these are given.
+        """
         ...
 
     def drop(self) -> None:
@@ -498,7 +512,7 @@ class VectorStore(Protocol):
         """`codes` on an event loop."""
         ...
 
-    async def acount(self, scope: Scope) -> int:
+    async def acount(self, scope: Scope, *, among: Collection[int] | None = None) -> int:
         """`count` on an event loop."""
         ...
 
@@ -506,7 +520,9 @@ class VectorStore(Protocol):
         """`scroll` on an event loop."""
         ...
 
-    async def adelete(self, scope: Scope) -> int:
+    async def adelete(
+        self, scope: Scope, *, also: Sequence[str] = (), among: Collection[int] | None = None
+    ) -> int:
         """`delete` on an event loop."""
         ...
 

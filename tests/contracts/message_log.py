@@ -493,6 +493,7 @@ class MessageLogContract:
             lambda: log.search(empty, [1], limit=1),
             lambda: log.get_derived(empty, "k", "a"),
             lambda: log.stated(empty),
+            lambda: log.threads(empty),
             lambda: list(log.history(empty)),
             lambda: log.verify(empty),
             lambda: log.erase(empty),
@@ -610,6 +611,34 @@ class MessageLogContract:
         assert log.get_derived(OTHER, "choice", "k11") is None
         with pytest.raises(ValueError, match="keep"):
             log.put_derived(alice, "choice", "k", b"", keep=0)
+
+    def test_threads_that_go_together_are_erased_at_once(self, log):
+        for thread in "abc":
+            log.append(Scope(tenant_id="acme", thread_id=thread), talk(2))
+        log.append(OTHER, talk(1))
+        erased = log.erase(Scope(tenant_id="acme", thread_id="a"), also=["c", "none", "t1"])
+        assert (erased.threads, erased.messages) == (2, 4)
+        assert [each.scope.thread_id for each in log.erasures("acme", 0)] == ["a", "c"]
+        assert [each.thread_id for each in log.threads(Scope(tenant_id="acme"))] == ["b"]
+        assert log.tenant_stats(OTHER).records == 1
+        assert log.verify().ok
+
+    def test_threads_are_named_with_whether_a_user_shares_them(self, log):
+        for thread, users in {"a": "xx", "b": "xy", "b/c": "x", "d": "y", "e": ["x", None]}.items():
+            for n, user in enumerate(users):
+                scope = Scope(tenant_id="acme", thread_id=thread, user_id=user)
+                log.append(scope, talk(1, first=n))
+        log.append(OTHER, talk(1))
+        tenant, user = Scope(tenant_id="acme"), Scope(tenant_id="acme", user_id="x")
+        found = {each.thread_id: each.newest_at for each in log.threads(tenant)}
+        assert list(found) == ["a", "b", "b/c", "d", "e"]
+        assert (found["a"], found["b/c"]) == (NOON + timedelta(minutes=1), NOON)
+        shared = {each.thread_id: each.is_shared for each in log.threads(user)}
+        assert shared == {"a": False, "b": True, "b/c": False, "e": True}
+        assert [each.thread_id for each in log.threads(tenant, prefix="b/")] == ["b/c"]
+        assert [e.thread_id for e in log.threads(Scope(tenant_id="acme", thread_id="d"))] == ["d"]
+        log.erase(Scope(tenant_id="acme", thread_id="a"))
+        assert [each.thread_id for each in log.threads(user)] == ["b", "b/c", "e"]
 
     def test_what_records_state_is_seen_in_their_scope_alone(self, log):
         alice, bob = (log.append(scope, talk(2))[0] for scope in (ALICE, BOB))

@@ -5,9 +5,10 @@ import pytest
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.storage.postgres import PostgresLog
 from tests.contracts.message_log import MessageLogContract
+from tests.contracts.withdrawal import WithdrawalContract
 
 
-class TestPostgresLog(MessageLogContract):
+class TestPostgresLog(MessageLogContract, WithdrawalContract):
     """As a plain role that may use the tables and owns none."""
 
     @pytest.fixture(autouse=True)

@@ -350,6 +350,12 @@ class VectorStoreContract:
         assert store.scroll(BOB) == kept
         assert store.index_id == index_id
 
+    def test_threads_that_go_together_are_deleted_at_once(self, store):
+        store.upsert([point(1), point(2, BOB), point(3, OTHER)])
+        assert store.delete(ALICE, also=[str(BOB.thread_id), "none"]) == 2
+        assert store.count(Scope(tenant_id="acme")) == 0
+        assert store.count(OTHER) == 1
+
     def test_deleting_a_tenant_leaves_the_others(self, store):
         store.upsert([point(1), point(2, BOB), point(3, OTHER)])
         assert store.delete(Scope(tenant_id="acme")) == 2

@@ -62,7 +62,9 @@ def on(thread_id, **more):
 def context(**settings):
     """A manager and its middleware; those of its settings that are the middleware's go there."""
     own = {key: settings.pop(key) for key in ("max_tokens", "has_tools") if key in settings}
-    own |= {key: settings.pop(key) for key in ("compact_state", "name") if key in settings}
+    own |= {
+        key: settings.pop(key) for key in ("compact_state", "name", "has_memory") if key in settings
+    }
     with ContextManager.open(
         settings.pop("path", None), model="gpt-4o-mini", **settings
     ) as manager:

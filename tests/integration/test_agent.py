@@ -516,6 +516,32 @@ class TestTools:
                 assert last == long[12_000:]
                 assert none == "There is nothing to read at message 99 from character 0."
 
+    async def test_the_agent_remembers_across_threads(self, server):
+        user = {"user_id": "ana"}
+        with context(has_memory=True) as (manager, middleware):
+            agent = agent_of(server, middleware, checkpointer=InMemorySaver())
+            agent.invoke(asked("I live in Berlin, by the river."), on("one", **user))
+            for thread, invoke in (("two", agent.invoke), ("three", agent.ainvoke)):
+
+                async def told(tool, thread=thread, invoke=invoke, **given):
+                    server.rule = scripted(Reply(calls=((tool, given),)), Reply("Done."))
+                    final = invoke(asked("Go on."), on(thread, **user))
+                    final = await final if invoke == agent.ainvoke else final
+                    return final["messages"][-2].text
+
+                saved = await told("save_memory", text="Mia is allergic to nuts.")
+                memory_id = saved.removeprefix("Saved as memory ").removesuffix(".")
+                found = await told("recall_memory", query="nuts Berlin")
+                assert f"[memory {memory_id}]" in found
+                assert ", agent: Mia is allergic to nuts." in found
+                assert ", user: I live in Berlin, by the river." in found
+                theirs = Scope(tenant_id="acme", user_id="bob")
+                assert manager.facts(scope=theirs) == []
+                assert await told("forget_memory", memory_id=memory_id) == "Forgotten."
+                none = await told("forget_memory", memory_id=memory_id)
+                assert none == f"There is no memory {memory_id}."
+                assert f"[memory {memory_id}]" not in await told("recall_memory", query="nuts")
+
 
 class TestOtherMiddleware:
     def test_what_it_adds_for_one_call_is_sent_and_not_recorded(self, server):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +10,8 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from langchain_ctxmgr import ContextManager, Scope
 from langchain_ctxmgr.errors import StorageError
-from langchain_ctxmgr.memory.facts import service
+from langchain_ctxmgr.memory.facts import reading, service
+from langchain_ctxmgr.tiers import PRO
 
 THREAD = Scope(tenant_id="acme", thread_id="t1", user_id="u1")
 USER = Scope(tenant_id="acme", user_id="u1")
@@ -86,6 +88,19 @@ def test_a_tool_is_marked_and_an_assistant_states_nothing(manager):
     assert (fact.subject, fact.authority) == ("Nadia", "tool")
 
 
+def test_what_a_tool_recalls_states_nothing(manager):
+    call = {"name": "recall_memory", "args": {}, "id": "c1"}
+    told = "- 2025-01-01, user: Nadia works at Contoso."
+    manager.record(
+        [
+            AIMessage("", tool_calls=[call]),
+            ToolMessage(told, tool_call_id="c1", name="recall_memory"),
+        ],
+        scope=THREAD,
+    )
+    assert known(manager) == []
+
+
 class TestErasing:
     def test_takes_the_facts_and_opens_what_they_had_closed(self, manager):
         later = Scope(tenant_id="acme", thread_id="t2", user_id="u1")
@@ -112,6 +127,54 @@ class TestErasing:
         assert known(manager, scope=thread) == []
         assert manager.recall("hazelnuts", scope=Scope(tenant_id="acme")) == []
 
+    def test_one_memory_goes_alone(self, manager):
+        kept = manager.remember("I like tea.", scope=USER)
+        gone = manager.remember("I live in Oslo.", scope=USER)
+        assert known(manager) == ["likes tea", "lives in Oslo"]
+        receipt = manager.forget(scope=THREAD, memory=gone)
+        assert (receipt.messages, receipt.derived) == (1, 1)
+        assert known(manager, as_of="ever") == ["likes tea"]
+        assert manager.recall("Oslo", scope=USER) == []
+        assert manager.forget(scope=THREAD, memory=gone).messages == 0
+        other = Scope(tenant_id="globex", user_id="u1")
+        assert manager.forget(scope=other, memory=kept).messages == 0
+        assert known(manager) == ["likes tea"]
+        assert manager.verify().ok
+
+    def test_a_user_goes_from_every_thread(self, manager):
+        two = Scope(tenant_id="acme", thread_id="t2", user_id="u1")
+        theirs = Scope(tenant_id="acme", thread_id="t3", user_id="u2")
+        for scope in (THREAD, two, theirs):
+            say(manager, "I live in Berlin.", scope=scope)
+        manager.learn("Mia is allergic to hazelnuts.", scope=USER)
+        receipt = manager.forget(scope=USER)
+        assert (receipt.messages, receipt.scope) == (3, USER)
+        assert known(manager, as_of="ever") == []
+        assert manager.recall("Berlin hazelnuts", scope=USER) == []
+        assert known(manager, scope=theirs) == ["lives in Berlin"]
+        assert manager.forget(scope=USER).messages == 0
+        assert manager.verify().ok
+
+
+def test_nothing_that_a_user_said_is_left_in_any_file(tmp_path):
+    canaries = [f"Zanzibar{n}ville" for n in range(40)]
+    with ContextManager.open(tmp_path, model="gpt-4o-mini") as manager:
+        for n, canary in enumerate(canaries):
+            scope = Scope(tenant_id="acme", thread_id=f"t{n % 4}", user_id="u1")
+            say(
+                manager, f"I live in {canary}, and my sister {canary} works at a bank.", scope=scope
+            )
+            manager.learn(f"Mia likes {canary}.", scope=USER)
+        other = Scope(tenant_id="acme", thread_id="t9", user_id="u2")
+        say(manager, "I live in Othertown.", scope=other)
+        assert len(manager.facts(scope=USER, as_of="ever")) >= len(canaries)
+        manager.forget(scope=USER)
+        assert known(manager, scope=other) == ["lives in Othertown"]
+        assert manager.verify().ok
+        for file in tmp_path.rglob("*"):
+            stored = file.read_bytes() if file.is_file() else b""
+            assert not [c for c in canaries if c.encode() in stored], file
+
 
 def test_an_abandoned_branch_states_nothing_in_its_thread(manager):
     thread = Scope(tenant_id="acme", thread_id="t5")
@@ -124,7 +187,7 @@ def test_an_abandoned_branch_states_nothing_in_its_thread(manager):
 def test_reading_breaks_off_and_goes_on_where_it_stopped(manager, monkeypatch):
     monkeypatch.setattr(service, "_READ", 2)
     say(manager, *(f"I like food number {n}." for n in range(5)))
-    stated_in, left = service.stated_in, [4]
+    stated_in, left = reading.stated_in, [4]
 
     def failing(record):
         left[0] -= 1
@@ -132,7 +195,7 @@ def test_reading_breaks_off_and_goes_on_where_it_stopped(manager, monkeypatch):
             raise StorageError("gone")
         return stated_in(record)
 
-    monkeypatch.setattr(service, "stated_in", failing)
+    monkeypatch.setattr(reading, "stated_in", failing)
     with pytest.raises(StorageError, match="gone"):
         manager.facts(scope=USER)
     left[0] = 99
@@ -202,6 +265,59 @@ class TestLearning:
     def test_a_wrong_triple_is_named(self, manager):
         with pytest.raises(ValueError, match="stated"):
             manager.learn("x is y", scope=USER, stated=("x", "is"))
+
+
+class TestExpiring:
+    def test_threads_that_were_left_go_whole(self, manager):
+        now = datetime.now(UTC)
+        two, three = (Scope(tenant_id="acme", thread_id=f"t{n}", user_id="u1") for n in (2, 3))
+        say(manager, "I live in Berlin.", at=now - timedelta(days=40))
+        say(manager, "I like tea.", scope=two, at=now - timedelta(days=40))
+        say(manager, "Hello again.", scope=two, at=now - timedelta(days=2))
+        say(manager, "I like jazz.", scope=three, at=now - timedelta(days=31))
+        tenant, theirs = Scope(tenant_id="acme"), Scope(tenant_id="globex", thread_id="t1")
+        say(manager, "I like chess.", scope=theirs, at=now - timedelta(days=400))
+        would = manager.expire(scope=tenant, keep=PRO.keep, dry_run=True)
+        assert (would.threads, would.receipt) == (("t1", "t3"), None)
+        assert len(known(manager)) == 3
+        expiry = manager.expire(scope=tenant, keep=PRO.keep)
+        assert (expiry.threads, expiry.receipt.messages) == (("t1", "t3"), 2)
+        assert known(manager, as_of="ever") == ["likes tea"]
+        assert manager.expire(scope=tenant, keep=PRO.keep).threads == ()
+        assert known(manager, scope=theirs) == ["likes chess"]
+        assert manager.verify().ok
+
+    async def test_what_is_wrong_is_said(self, manager):
+        for scope in (USER, Scope(tenant_id="acme", thread_id="t1")):
+            with pytest.raises(ValueError, match="tenant alone"):
+                await manager.aexpire(scope=scope, keep=PRO.keep)
+        with pytest.raises(ValueError, match="keep must be a positive timedelta"):
+            manager.expire(scope=Scope(tenant_id="acme"), keep=timedelta(0))
+        with pytest.raises(ValueError, match="tenant_id"):
+            manager.expire(scope=Scope(), keep=PRO.keep)
+
+
+async def test_all_that_is_kept_of_a_user_is_exported(manager):
+    say(manager, "I live in Berlin.", id="m1")
+    say(manager, "I live in Bremen.", id="m1")
+    say(manager, "Not yours.", scope=Scope(tenant_id="acme", thread_id="t1", user_id="u2"))
+    say(manager, "Nor this.", scope=Scope(tenant_id="globex", thread_id="t1", user_id="u1"))
+    memory_id = manager.remember("I like tea.", scope=USER)
+    entries = manager.export(scope=USER)
+    messages = [entry for entry in entries if entry["kind"] == "message"]
+    assert [(entry["id"], entry["revision"]) for entry in messages] == [
+        (memory_id, 0),
+        ("m1", 0),
+        ("m1", 1),
+    ]
+    assert messages[2]["message"]["kwargs"]["content"] == "I live in Bremen."
+    facts = [entry["object"] for entry in entries if entry["kind"] == "fact"]
+    assert facts == ["Bremen", "tea"]
+    assert json.loads(json.dumps(entries)) == entries
+    assert await manager.aexport(scope=USER) == entries
+    assert len(manager.export(scope=Scope(tenant_id="acme"))) == 6
+    with pytest.raises(ValueError, match="tenant_id"):
+        manager.export(scope=Scope(user_id="u1"))
 
 
 async def test_on_an_event_loop(manager):

@@ -396,3 +396,31 @@ class TestTheCommandItself:
         result = CliRunner().invoke(app, [])
         assert "prepare" in result.output
         assert "doctor" in result.output
+
+
+class TestMemory:
+    def test_what_is_known_is_learned_shown_and_forgotten(self, folder):
+        ana = ("--tenant", "acme", "--user", "ana")
+        assert "user lives in Berlin" in ctxmgr("learn", "I live in Berlin.", *ana)
+        [learned] = as_json("learn", "I live in Oslo.", *ana)
+        assert (learned["relation"], learned["object"]) == ("lives in", "Oslo")
+        assert "lives in Oslo" in ctxmgr("facts", *ana)
+        held = [fact["object"] for fact in as_json("facts", "--ever", *ana)]
+        assert held == ["Berlin", "Oslo"]
+        assert as_json("facts", "--as-of", "2001-01-01", *ana) == []
+        assert "nothing is known" in ctxmgr("facts", "--tenant", "acme", "--user", "bob")
+        lines = ctxmgr("export", *ana).splitlines()
+        assert [json.loads(line)["kind"] for line in lines] == ["message"] * 2 + ["fact"] * 2
+        memory = as_json("remember", "I like tea.", *ana)["memory"]
+        assert [fact["object"] for fact in as_json("facts", "tea", *ana)] == ["tea"]
+        assert as_json("forget", "--memory", memory, *ana)["messages"] == 1
+        assert as_json("facts", "tea", *ana) == []
+        assert as_json("expire", "--tenant", "acme", "--days", "7", "--dry-run")["threads"] == []
+        assert "erased 2 messages" in ctxmgr("forget", *ana)
+        assert as_json("facts", "--ever", *ana) == []
+
+    def test_a_tenant_is_not_forgotten_by_leaving_something_out(self, folder):
+        ctxmgr("learn", "I live in Berlin.", "--tenant", "acme", "--user", "ana")
+        error = ctxmgr("forget", "--tenant", "acme", code=1)
+        assert "--everything" in error
+        assert as_json("forget", "--tenant", "acme", "--everything")["messages"] == 1

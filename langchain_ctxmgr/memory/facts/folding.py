@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 from hashlib import sha256
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from langchain_ctxmgr.analysis import terms
 from langchain_ctxmgr.memory.facts.lexicon import ALIKE, CONTRARY, LEAVING
@@ -24,6 +24,7 @@ from langchain_ctxmgr.memory.facts.values import (
     Fact,
     Source,
     Statement,
+    Told,
 )
 
 _MOST_CONFIDENT: Final = 0.99
@@ -31,19 +32,6 @@ _RANK: Final = {Authority.TOOL: 0, Authority.AGENT: 1, Authority.HOST: 2, Author
 _ID_CHARS: Final = 16
 _Key: TypeAlias = tuple[str, str, str]
 """Owner, subject, and topic or what the relation is compared as."""
-
-
-class Told(NamedTuple):
-    """A statement, and whose memory it belongs to."""
-
-    statement: Statement
-    source: Source
-    user_id: str | None
-
-    @property
-    def owner(self) -> str:
-        """The user, or the thread where none is known: their facts are never mixed."""
-        return f"user {self.user_id}" if self.user_id else f"thread {self.source.thread_id}"
 
 
 @dataclass(slots=True)

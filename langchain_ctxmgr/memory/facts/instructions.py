@@ -23,6 +23,8 @@ _INSTRUCTS: Final = re.compile(
     r"|bot)(?: must| should|:)"
     r"|\bthe user (?:is|has|wants|prefers|said|told|authori[sz]ed|likes|lives|works)\b"
     r"|</?(?:system|assistant|instructions?|recalled|facts)\b"
+    r"|\b(?:my|the user's) (?:permissions?|privileges?|access)\b|\b(?:superusers?|sudo)\b"
+    r"|[\u202a-\u202e\u2066-\u2069]"  # what turns the direction of writing hides the words
     r"|\b(?:admin|root|developer) (?:mode|access|override)\b"
     r"|\b(?:remember|memori[sz]e)\b[^.]{0,60}\b(?:admin\w*|passwords?|authori[sz]ed|always|never"
     r"|must)\b",

@@ -9,15 +9,22 @@ from langchain_core.messages import ChatMessage
 from langchain_ctxmgr.analysis import message_text
 from langchain_ctxmgr.memory.facts.extraction import statements
 from langchain_ctxmgr.memory.facts.instructions import is_instruction
-from langchain_ctxmgr.memory.facts.values import USER, Authority, Category, Statement
+from langchain_ctxmgr.memory.facts.values import (
+    MEMORY_ROLE,
+    STATED,
+    USER,
+    Authority,
+    Category,
+    Statement,
+)
 from langchain_ctxmgr.records import LogRecord
 
-MEMORY_ROLE: Final = "memory"
-"""Of the messages that `learn` and `remember` record."""
-STATED: Final = "ctxmgr_memory"
-"""Where such a message says what it states: in `additional_kwargs`."""
 _NOTED: Final = "noted"
 """How a memory without a subject of its own stands in a relation."""
+RECALLING_TOOLS: Final = frozenset(
+    ("recall_conversation", "read_message", "recall_memory", "save_memory", "forget_memory")
+)
+"""What they give back is recalled, and states nothing anew."""
 AUTHORITIES: Final = {"human": Authority.USER, "tool": Authority.TOOL, "function": Authority.TOOL}
 
 
@@ -27,7 +34,7 @@ def stated_in(record: LogRecord) -> list[Statement]:
     if isinstance(message, ChatMessage):
         return _learned(record) if message.role == MEMORY_ROLE else []
     authority = AUTHORITIES.get(record.role)
-    if authority is None:
+    if authority is None or (authority is Authority.TOOL and message.name in RECALLING_TOOLS):
         return []
     speaker = record.speaker if authority is Authority.USER else None
     return statements(message_text(message), at=record.at, speaker=speaker, authority=authority)

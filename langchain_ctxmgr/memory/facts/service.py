@@ -12,20 +12,21 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, Final
 
 from langchain_core.messages import ChatMessage
 
 from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.analysis import terms
-from langchain_ctxmgr.memory.facts.folding import Told, folded
-from langchain_ctxmgr.memory.facts.reading import MEMORY_ROLE, STATED, stated_in
 from langchain_ctxmgr.memory.facts.values import (
+    MEMORIES,
+    MEMORY_ROLE,
+    STATED,
     Authority,
     Category,
     Fact,
     Source,
+    Told,
     packed,
     unpacked,
 )
@@ -34,6 +35,8 @@ from langchain_ctxmgr.storage.message_log import MessageLog, Stated, tenant_of
 
 _MARK: Final = "facts 1"
 """Names how far the log was read; counted up when other rules would read something else."""
+_MOST_OWNER_CHARS: Final = MAX_ID_CHARS - 64
+"""So that a memory's own id has room behind it."""
 _READ: Final = 256
 """Records read in one step."""
 
@@ -58,6 +61,8 @@ class Facts:
             as_of: Statements and validity count up to here.
             branch: Of a thread, what is not on it is left out.
         """
+        from langchain_ctxmgr.memory.facts.folding import folded
+
         yield from self._read(tenant_of(scope))
         told = yield from self._told(scope, branch)
         before = [each for each in told if each.source.at <= as_of]
@@ -65,11 +70,18 @@ class Facts:
 
     def history(self, scope: Scope, *, branch: Branch | None = None) -> Plan[list[Fact]]:
         """`known` of all times: also what no longer holds, and until when it did."""
+        from langchain_ctxmgr.memory.facts.folding import folded
+
         yield from self._read(tenant_of(scope))
         return folded((yield from self._told(scope, branch)))
 
     def _read(self, tenant_id: str) -> Plan[None]:
-        """Keep what the tenant's new records state."""
+        """Keep what the tenant's new records state.
+
+        The rules are compiled when first something is read: that takes a moment.
+        """
+        from langchain_ctxmgr.memory.facts.reading import stated_in
+
         marks = yield from call(self._log.marks, tenant_id, _MARK)
         seq = marks.words_seq
         while True:
@@ -83,9 +95,17 @@ class Facts:
             yield from call(self._log.set_marks, tenant_id, _MARK, words_seq=until, dense_seq=until)
             seq = until
 
+    def _asked(self, scope: Scope) -> Plan[list[Scope]]:
+        """Where what `scope` may know is recorded."""
+        tenant_id = tenant_of(scope)
+        if scope.user_id is not None:
+            return [Scope(tenant_id=tenant_id, user_id=scope.user_id)]
+        beside = yield from memories_beside(self._log, scope)
+        return [scope, *(Scope(tenant_id=tenant_id, thread_id=thread) for thread in beside)]
+
     def _told(self, scope: Scope, branch: Branch | None) -> Plan[list[Told]]:
         rows: list[Stated] = []
-        for each in _asked(scope):
+        for each in (yield from self._asked(scope)):
             rows += yield from call(self._log.stated, each)
         told: list[Told] = []
         for row in sorted(rows):
@@ -96,21 +116,50 @@ class Facts:
         return told
 
 
-def memories_of(scope: Scope) -> Scope:
-    """The thread that a user's own memories are recorded in, or a thread's where none is named.
+def memory_prefix(scope: Scope) -> str:
+    """What the threads that a user's memories are recorded in begin with, or else a thread's.
 
     Raises:
         ValueError: If `scope` names neither a user nor a thread.
     """
     if scope.user_id is not None:
-        name = f"memories/{scope.user_id}"
+        whose, prefix = scope.user_id, f"memories/{scope.user_id}/"
     elif scope.thread_id is not None:
-        name = f"{scope.thread_id}/memories"
+        whose, prefix = scope.thread_id, f"{scope.thread_id}{MEMORIES}"
     else:
         raise ValueError(f"scope must name whose memory it is, a user or a thread, got {scope}")
-    if len(name) > MAX_ID_CHARS:
-        name = f"memories/{sha256(name.encode()).hexdigest()}"
+    if len(whose) > _MOST_OWNER_CHARS:
+        raise ValueError(
+            f"whose memory it is must have at most {_MOST_OWNER_CHARS} characters, got {len(whose)}"
+        )
+    return prefix
+
+
+def memory_scope(scope: Scope, memory_id: str) -> Scope:
+    """The thread that one memory is recorded in: it can be forgotten by itself.
+
+    Raises:
+        ValueError: As `memory_prefix`.
+    """
+    name = f"{memory_prefix(scope)}{memory_id}"
     return Scope(tenant_id=tenant_of(scope), thread_id=name, user_id=scope.user_id)
+
+
+def memory_id_of(thread_id: str) -> str | None:
+    """The id of the memory that a thread was made for; None for a conversation."""
+    whose, apart, memory_id = f"/{thread_id}".rpartition("/")
+    is_memory = whose.endswith(MEMORIES.rstrip("/")) or f"{whose}/".startswith(MEMORIES)
+    return memory_id if apart and is_memory else None
+
+
+def memories_beside(log: MessageLog, scope: Scope) -> Plan[list[str]]:
+    """The threads that memories of a thread, where no user is named, are recorded in."""
+    if scope.thread_id is None or len(scope.thread_id) > _MOST_OWNER_CHARS:
+        return []
+    thread = Scope(tenant_id=tenant_of(scope), thread_id=scope.thread_id)
+    tenant = Scope(tenant_id=thread.tenant_id)
+    found = yield from call(log.threads, tenant, prefix=memory_prefix(thread))
+    return [each.thread_id for each in found]
 
 
 def memory_message(
@@ -143,16 +192,6 @@ def matching(facts: Sequence[Fact], query: str, k: int) -> list[Fact]:
     ]
     best = sorted((score, place) for score, place in scored if score > 0)
     return [facts[place] for _, place in best[: -k - 1 : -1]]
-
-
-def _asked(scope: Scope) -> tuple[Scope, ...]:
-    """Where what `scope` may know is recorded."""
-    tenant_id = tenant_of(scope)
-    if scope.user_id is not None:
-        return (Scope(tenant_id=tenant_id, user_id=scope.user_id),)
-    if scope.thread_id is not None:
-        return (scope, memories_of(scope))
-    return (scope,)
 
 
 def _is_off(branch: Branch, row: Stated) -> bool:

@@ -12,10 +12,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
+MEMORY_ROLE: Final = "memory"
+"""Of the messages that `learn` and `remember` record."""
+STATED: Final = "ctxmgr_memory"
+"""Where such a message says what it states: in `additional_kwargs`."""
 USER: Final = "user"
 """Who speaks, where no name is known."""
+
+
+MEMORIES: Final = "/memories/"
+"""Between a thread and the memories beside it, in their threads' names."""
 
 
 class Category(StrEnum):
@@ -83,6 +91,21 @@ class Source:
     thread_id: str
     message_id: str
     at: datetime
+
+
+class Told(NamedTuple):
+    """A statement, and whose memory it belongs to."""
+
+    statement: Statement
+    source: Source
+    user_id: str | None
+
+    @property
+    def owner(self) -> str:
+        """The user, or the thread where none is known: their facts are never mixed."""
+        if self.user_id is not None:
+            return f"user {self.user_id}"
+        return f"thread {self.source.thread_id.partition(MEMORIES)[0]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

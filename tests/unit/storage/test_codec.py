@@ -33,7 +33,15 @@ from langchain_core.messages import (
 )
 from pydantic import BaseModel
 
-from langchain_ctxmgr.storage.codec import GENESIS, decode, digest, encode, link, role_of
+from langchain_ctxmgr.storage.codec import (
+    GENESIS,
+    decode,
+    digest,
+    encode,
+    link,
+    role_of,
+    row_digest,
+)
 
 texts = st.text(st.characters(codec=None, categories=None), max_size=12)
 numbers = st.one_of(
@@ -329,14 +337,14 @@ class TestClasses:
 
 
 def test_a_link_depends_on_everything_it_covers():
-    content = digest(b"x")
-    first = link(GENESIS, content, ("a", 1, None, 0.5), b"t")
-    assert first == link(GENESIS, content, ("a", 1, None, 0.5), b"t")
+    content, row = digest(b"x"), row_digest(("a", 1, None, 0.5), b"t")
+    first = link(GENESIS, content, row)
+    assert first == link(GENESIS, content, row_digest(("a", 1, None, 0.5), b"t"))
     others = {
-        link(first, content, ("a", 1, None, 0.5), b"t"),
-        link(GENESIS, digest(b"y"), ("a", 1, None, 0.5), b"t"),
-        link(GENESIS, content, ("a", "1", None, 0.5), b"t"),
-        link(GENESIS, content, ("a", 1, None, 0.25), b"t"),
-        link(GENESIS, content, ("a", 1, None, 0.5), b"u"),
+        link(first, content, row),
+        link(GENESIS, digest(b"y"), row),
+        link(GENESIS, content, row_digest(("a", "1", None, 0.5), b"t")),
+        link(GENESIS, content, row_digest(("a", 1, None, 0.25), b"t")),
+        link(GENESIS, content, row_digest(("a", 1, None, 0.5), b"u")),
     }
     assert len(others | {first}) == 6

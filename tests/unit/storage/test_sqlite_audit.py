@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from langchain_ctxmgr.errors import StorageError
-from langchain_ctxmgr.storage.message_log import MAX_PROBLEMS
+from langchain_ctxmgr.storage.message_log import MAX_PROBLEMS, Withdrawal
 from langchain_ctxmgr.storage.sqlite import SqliteLog
 from tests.contracts.message_log import ALICE, ALICES, BOB, OTHER, draft, ids, talk
 
@@ -55,6 +55,13 @@ class TestVerifying:
     def test_changed_content_with_its_digest_is_found(self, log, path):
         tamper(path, "UPDATE contents SET digest = zeroblob(32) WHERE seq = 6")
         assert any("position 1: its fields" in problem for problem in self.problems(log))
+
+    @pytest.mark.parametrize("column", ["digest", "row_digest", "chain"])
+    def test_what_is_left_of_a_withdrawn_record_is_checked(self, log, path, column):
+        log.withdraw(ALICES, Withdrawal(message_ids=("m1",)))
+        assert log.verify().ok
+        tamper(path, f"UPDATE withdrawn SET {column} = zeroblob(32)")  # noqa: S608 - of ours
+        assert any("position 1: what is left of it" in problem for problem in self.problems(log))
 
     @pytest.mark.parametrize(
         ("column", "value"),

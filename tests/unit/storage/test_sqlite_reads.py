@@ -109,7 +109,7 @@ def test_what_others_erase_meanwhile_does_not_change_an_answer(log, monkeypatch,
     def between(statement):
         selects.append(statement)
         if len([s for s in selects if s.startswith("SELECT")]) == 2:
-            other._database.write(lambda connection: delete(connection, ALICE))
+            other._database.write(lambda connection: delete(connection, ALICE, ()))
 
     def interrupted(work):
         def run(connection):

@@ -3,8 +3,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from langchain_ctxmgr.memory.facts.extraction import statements
-from langchain_ctxmgr.memory.facts.folding import Told, folded
-from langchain_ctxmgr.memory.facts.values import Authority, Source
+from langchain_ctxmgr.memory.facts.folding import folded
+from langchain_ctxmgr.memory.facts.values import Authority, Source, Told
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 

@@ -1,0 +1,176 @@
+"""Commands for what is known and remembered: facts, learn, remember, export, expire, forget."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from langchain_ctxmgr.cli import output
+from langchain_ctxmgr.cli.opening import existing, opened
+from langchain_ctxmgr.cli.options import DATA, AnyThread, AnyUser, Data, Json, Tenant
+
+app = typer.Typer()
+
+Said = Annotated[str, typer.Argument(metavar="TEXT", help="A sentence that stands by itself.")]
+
+
+@app.command()
+def facts(
+    query: Annotated[str | None, typer.Argument(help="Only what shares a word with it.")] = None,
+    *,
+    tenant: Tenant,
+    user: AnyUser = None,
+    thread: AnyThread = None,
+    as_of: Annotated[
+        datetime | None, typer.Option("--as-of", help="What held then, in local time.")
+    ] = None,
+    ever: Annotated[bool, typer.Option("--ever", help="Also what no longer holds.")] = False,
+    data: Data = DATA,
+    as_json: Json = False,
+) -> None:
+    """Show what is known from what people said, with when it held and the message that says so."""
+    from langchain_ctxmgr.exporting import fact_entry
+    from langchain_ctxmgr.records import Scope
+
+    scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
+    when = "ever" if ever else None if as_of is None else as_of.astimezone()
+    with opened(existing(data)) as manager:
+        found = manager.facts(query, scope=scope, as_of=when)
+    if as_json:
+        output.print_json([fact_entry(fact) for fact in found])
+        return
+    table = Table("since", "until", "who", "what", "said by", "message", box=None)
+    for fact in found:
+        flag = " (reads like an instruction)" if fact.is_flagged else ""
+        table.add_row(
+            "" if fact.valid_from is None else f"{fact.valid_from:%Y-%m-%d}",
+            "" if fact.valid_until is None else f"{fact.valid_until:%Y-%m-%d}",
+            Text(fact.subject),
+            Text(f"{fact.relation} {fact.object}"),
+            Text(f"{fact.authority}{flag}"),
+            Text(fact.sources[-1].message_id),
+        )
+    output.console().print(table if found else "nothing is known")
+
+
+@app.command()
+def learn(
+    text: Said,
+    *,
+    tenant: Tenant,
+    user: AnyUser = None,
+    thread: AnyThread = None,
+    data: Data = DATA,
+    as_json: Json = False,
+) -> None:
+    """State a fact, of a user or else of a thread."""
+    from langchain_ctxmgr.exporting import fact_entry
+    from langchain_ctxmgr.records import Scope
+
+    scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
+    with opened(data) as manager:
+        found = manager.learn(text, scope=scope)
+    if as_json:
+        output.print_json([fact_entry(fact) for fact in found])
+        return
+    for fact in found:
+        typer.echo(f"{fact.subject} {fact.relation} {fact.object}")
+
+
+@app.command()
+def remember(
+    text: Said,
+    *,
+    tenant: Tenant,
+    user: AnyUser = None,
+    thread: AnyThread = None,
+    data: Data = DATA,
+    as_json: Json = False,
+) -> None:
+    """Save a memory, of a user or else of a thread; prints its id."""
+    from langchain_ctxmgr.records import Scope
+
+    scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
+    with opened(data) as manager:
+        memory_id = manager.remember(text, scope=scope)
+    if as_json:
+        output.print_json({"memory": memory_id})
+        return
+    typer.echo(memory_id)
+
+
+@app.command()
+def export(
+    *, tenant: Tenant, user: AnyUser = None, thread: AnyThread = None, data: Data = DATA
+) -> None:
+    """Print all that is kept of a user, else of a thread, else of a tenant, as JSON Lines."""
+    from langchain_ctxmgr.records import Scope
+
+    scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
+    with opened(existing(data)) as manager:
+        for entry in manager.export(scope=scope):
+            typer.echo(json.dumps(entry, ensure_ascii=False, default=str))
+
+
+@app.command()
+def expire(
+    *,
+    tenant: Tenant,
+    days: Annotated[float, typer.Option("--days", help="Forget what is older.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    data: Data = DATA,
+    as_json: Json = False,
+) -> None:
+    """Forget the threads of a tenant in which nothing was said for so many days."""
+    from langchain_ctxmgr.records import Scope
+
+    with opened(existing(data)) as manager:
+        expiry = manager.expire(
+            scope=Scope(tenant_id=tenant), keep=timedelta(days=days), dry_run=dry_run
+        )
+    if as_json:
+        erased = 0 if expiry.receipt is None else expiry.receipt.messages
+        output.print_json({"threads": list(expiry.threads), "messages": erased})
+        return
+    for thread in expiry.threads:
+        typer.echo(thread)
+    note = "would go" if dry_run else "forgotten"
+    typer.echo(f"{len(expiry.threads)} threads {note}", err=True)
+
+
+@app.command()
+def forget(
+    *,
+    tenant: Tenant,
+    user: AnyUser = None,
+    thread: AnyThread = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="One memory of the user or thread, by its id.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="All of the tenant, where nothing else is named.")
+    ] = False,
+    data: Data = DATA,
+    as_json: Json = False,
+) -> None:
+    """Erase a thread, a user or one memory, with all that was made of it; prints the receipt."""
+    from langchain_ctxmgr.records import Scope
+
+    if everything == bool(user or thread):
+        raise ValueError("name one of --thread, --user and --everything")
+    scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
+    with opened(existing(data)) as manager:
+        receipt = manager.forget(scope=scope, memory=memory)
+    if as_json:
+        output.print_json({**asdict(receipt), "at": receipt.at.isoformat()})
+        return
+    typer.echo(
+        f"erased {receipt.messages} messages, {receipt.vectors} vectors and {receipt.derived} "
+        "things made of them"
+    )

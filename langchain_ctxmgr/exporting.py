@@ -1,0 +1,44 @@
+"""All that is kept of a user, a thread or a tenant, as values that JSON takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any, Final
+
+from langchain_core.load import dumpd
+
+from langchain_ctxmgr.memory.facts.values import Fact
+from langchain_ctxmgr.records import LogRecord, Scope
+
+_SHOWN: Final = ("thread_id", "user_id", "role", "speaker", "branch", "revision", "importance")
+
+
+def message_entry(record: LogRecord) -> dict[str, Any]:
+    """A recorded message: when and where it was said, and the message as LangChain writes it."""
+    return {
+        "kind": "message",
+        "id": record.message_id,
+        "at": record.at.isoformat(),
+        **{name: getattr(record, name) for name in _SHOWN},
+        "message": dumpd(record.message),
+    }
+
+
+def fact_entry(fact: Fact) -> dict[str, Any]:
+    """A fact, whether it still holds or not, with the messages that say so."""
+    told = asdict(fact)
+    for name in ("valid_from", "valid_until", "recorded_at"):
+        told[name] = None if told[name] is None else told[name].isoformat()
+    for source in told["sources"]:
+        source["at"] = source["at"].isoformat()
+    return {"kind": "fact", **told, "sources": list(told["sources"])}
+
+
+def of_scope(records: Iterable[LogRecord], scope: Scope) -> list[dict[str, Any]]:
+    """The entries of `records` that are the user's, where `scope` names one."""
+    return [
+        message_entry(record)
+        for record in records
+        if scope.user_id is None or record.user_id == scope.user_id
+    ]

@@ -1,0 +1,106 @@
+"""Erasing single messages from the SQLite log, so that its hash chain still holds."""
+
+# ruff: noqa: S608 - statements are put together from constants; values are always bound
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Final
+
+from langchain_ctxmgr.records import Scope
+from langchain_ctxmgr.storage.codec import row_digest
+from langchain_ctxmgr.storage.message_log import Erased, Withdrawal, tenant_of
+from langchain_ctxmgr.storage.rows import at_bounds, bytes_of, unpack_terms
+from langchain_ctxmgr.storage.sqlite_append import body_of, tenant_token, thread_token
+from langchain_ctxmgr.storage.sqlite_reads import IN_SCOPE
+
+Connection = sqlite3.Connection
+_Row = Sequence[Any]
+
+CHAINED_FIELDS: Final = (
+    "r.user_id, r.branch, r.position, r.slot, r.revision, r.parent, r.session, r.message_id, "
+    "r.role, r.speaker, r.at, r.tokens, r.encoding, r.importance, r.cues, r.total_tokens, "
+    "r.total_importance"
+)
+"""A record's own fields in the order in which they are chained."""
+
+
+def withdraw(connection: Connection, scope: Scope, which: Withdrawal) -> Erased:
+    """Leave of the records chosen, in all their revisions, no more than their places."""
+    tenant_id = tenant_of(scope)
+    chosen: dict[tuple[int, str], list[_Row]] = {}
+    for key, thread_id, message_id in _chosen(connection, scope, which):
+        rows = connection.execute(_REVISIONS, (key, message_id)).fetchall()
+        chosen.setdefault((key, thread_id), []).extend(rows)
+    seqs: list[int] = []
+    derived = 0
+    for (key, thread_id), rows in chosen.items():
+        gone = [row[0] for row in rows]
+        connection.executemany(
+            _WITHDRAW, [(key, *_left(tenant_id, thread_id, row)) for row in rows]
+        )
+        scope_tokens = f"{thread_token(key)} {tenant_token(tenant_id)}"
+        connection.executemany(
+            "INSERT INTO keywords (keywords, rowid, scope, body) VALUES ('delete', ?, ?, ?)",
+            ((row[0], scope_tokens, body_of(unpack_terms(row[3]))) for row in rows if row[3]),
+        )
+        for table in ("contents", "records"):
+            connection.executemany(f"DELETE FROM {table} WHERE seq = ?", [(seq,) for seq in gone])
+        for seq in gone:
+            derived += connection.execute("DELETE FROM stated WHERE seq = ?", (seq,)).rowcount
+        derived += connection.execute("DELETE FROM derived WHERE thread = ?", (key,)).rowcount
+        connection.execute(
+            "UPDATE threads SET withdrawn = withdrawn + ? WHERE thread = ?", (len(gone), key)
+        )
+        connection.execute(_NOTE, (thread_id, json.dumps(sorted(gone)), tenant_id))
+        seqs += gone
+    if seqs:
+        connection.execute("INSERT OR IGNORE INTO uncleaned VALUES (1)")
+    return Erased(
+        threads=len(chosen), messages=len(seqs), derived=derived, seqs=tuple(sorted(seqs))
+    )
+
+
+def _chosen(connection: Connection, scope: Scope, which: Withdrawal) -> list[_Row]:
+    """Thread, its id and message of what is meant."""
+    owner = (tenant_of(scope), scope.thread_id, scope.user_id is None, scope.user_id)
+    asked = (*owner, *at_bounds(which))
+    if which.message_ids is None:
+        return connection.execute(_CHOSEN, asked).fetchall()
+    found = (
+        connection.execute(f"{_CHOSEN} AND r.message_id = ?", (*asked, bytes_of(each))).fetchall()
+        for each in dict.fromkeys(which.message_ids)
+    )
+    return [row for rows in found for row in rows]
+
+
+def _left(tenant_id: str, thread_id: str, row: _Row) -> tuple[Any, ...]:
+    """What stays of a record, in the order of `_WITHDRAW`."""
+    seq, digest, chain, terms, size, *fields = row
+    _, branch, position, slot, revision, _, session, message_id, *_ = fields
+    at, total_tokens, total_importance = fields[10], fields[15], fields[16]
+    place = (branch, position, slot, revision, session, message_id)
+    own = row_digest((tenant_id, thread_id, *fields), terms)
+    return (seq, *place, at, total_tokens, total_importance, size, digest, own, chain)
+
+
+_CHOSEN: Final = (
+    "SELECT DISTINCT r.thread, t.thread_id, r.message_id FROM threads t "
+    f"CROSS JOIN records r ON r.thread = t.thread WHERE {IN_SCOPE} AND r.at >= ? AND r.at < ?"
+)
+_REVISIONS: Final = (
+    "SELECT r.seq, c.digest, c.chain, CAST(c.terms AS BLOB), length(CAST(c.payload AS BLOB)), "
+    f"{CHAINED_FIELDS} FROM records r CROSS JOIN contents c ON c.seq = r.seq "
+    "WHERE r.thread = ? AND r.message_id = ?"
+)
+_WITHDRAW: Final = (
+    "INSERT INTO withdrawn (thread, seq, branch, position, slot, revision, session, message_id, "
+    "at, total_tokens, total_importance, bytes, digest, row_digest, chain) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_NOTE: Final = (
+    "INSERT INTO erasures (tenant, thread_id, seqs) "
+    "SELECT tenant, ?, ? FROM tenants WHERE tenant_id = ?"
+)
