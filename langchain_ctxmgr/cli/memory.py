@@ -153,20 +153,43 @@ def forget(
     memory: Annotated[
         str | None, typer.Option("--memory", help="One memory of the user or thread, by its id.")
     ] = None,
+    message: Annotated[
+        list[str] | None,
+        typer.Option("--message", help="One message of the thread, by its id; may be repeated."),
+    ] = None,
+    since: Annotated[
+        datetime | None, typer.Option("--since", help="Said then or later, in local time.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option("--until", help="Said before then, in local time.")
+    ] = None,
+    matching: Annotated[
+        str | None, typer.Option("--matching", help="What holds this text, whatever its case.")
+    ] = None,
     everything: Annotated[
-        bool, typer.Option("--everything", help="All of the tenant, where nothing else is named.")
+        bool, typer.Option("--everything", help="In all of the tenant, where none is named.")
     ] = False,
     data: Data = DATA,
     as_json: Json = False,
 ) -> None:
-    """Erase a thread, a user or one memory, with all that was made of it; prints the receipt."""
+    """Erase a thread, a user or single messages, with all that was made of them.
+
+    Prints the receipt.
+    """
     from langchain_ctxmgr.records import Scope
 
     if everything == bool(user or thread):
         raise ValueError("name one of --thread, --user and --everything")
     scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
     with opened(existing(data)) as manager:
-        receipt = manager.forget(scope=scope, memory=memory)
+        receipt = manager.forget(
+            scope=scope,
+            memory=memory,
+            message_ids=message or None,
+            since=None if since is None else since.astimezone(),
+            until=None if until is None else until.astimezone(),
+            matching=matching,
+        )
     if as_json:
         output.print_json({**asdict(receipt), "at": receipt.at.isoformat()})
         return

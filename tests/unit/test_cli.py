@@ -424,3 +424,12 @@ class TestMemory:
         error = ctxmgr("forget", "--tenant", "acme", code=1)
         assert "--everything" in error
         assert as_json("forget", "--tenant", "acme", "--everything")["messages"] == 1
+
+    def test_single_messages_are_forgotten(self, folder):
+        ctxmgr("record", "chat.json", *SHOP)
+        assert as_json("forget", *SHOP, "--matching", "GATE")["messages"] == 2
+        assert "4711" not in ctxmgr("history", *SHOP)
+        tomorrow = "2099-01-01"
+        assert as_json("forget", *SHOP, "--since", tomorrow)["messages"] == 0
+        assert as_json("forget", *SHOP, "--until", tomorrow)["messages"] == 3
+        assert "5 records" in ctxmgr("verify")
