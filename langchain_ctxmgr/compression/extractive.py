@@ -175,7 +175,10 @@ class _Page:
 
 
 def _take_whole(page: _Page, records: Sequence[LogRecord], max_tokens: int) -> None:
-    """Short messages that matter stand word for word, those first that are worth most."""
+    """Short messages that matter stand word for word, those first that are worth most.
+
+    One that says no more than another adds nothing.
+    """
     found: list[tuple[float, int, str]] = []
     for index, record in enumerate(records):
         text = analysis.message_text(record.message).strip()
@@ -183,10 +186,13 @@ def _take_whole(page: _Page, records: Sequence[LogRecord], max_tokens: int) -> N
             cost = page.cost(index, text)
             if cost <= max_tokens // _WHOLE_PARTS:
                 found.append((-worth(record.importance, cost), index, text))
+    told: list[frozenset[int]] = []
     for _, index, text in sorted(found):
         cost = page.cost(index, text)
-        if cost <= page.room:
+        says = frozenset(analysis.terms(text))
+        if cost <= page.room and not any(map(says.issubset, told)):
             page.take(_Sentence(index, 0, text, {}, 0.0), cost)
+            told.append(says)
 
 
 def _read(records: Sequence[LogRecord], shown: Collection[int] = ()) -> list[_Sentence]:
