@@ -304,8 +304,8 @@ _LINE: Final = (
     "ORDER BY r.slot DESC, r.revision DESC LIMIT 1) r ORDER BY l.depth LIMIT 1) "
     f"SELECT {RECORD_COLUMNS}, t.withdrawn, line.branch, line.slot, line.depth FROM line "
     "CROSS JOIN LATERAL (SELECT * FROM threads t WHERE t.thread = line.thread LIMIT 1) t "
-    "LEFT JOIN LATERAL (SELECT r.* FROM newest n JOIN records r ON r.seq = n.seq LIMIT 1) r "
-    "ON true ORDER BY line.depth"
+    "LEFT JOIN newest ON true LEFT JOIN LATERAL (SELECT * FROM records r "
+    "WHERE r.seq = newest.seq LIMIT 1) r ON true ORDER BY line.depth"
 )
 _NEWEST_LINE: Final = (
     "WITH RECURSIVE head AS MATERIALIZED (SELECT t.thread, t.branch, b.tip_slot AS slot "
