@@ -28,7 +28,7 @@ from langchain_ctxmgr.folder import open_folder
 from langchain_ctxmgr.memory.breaker import Breakers
 from langchain_ctxmgr.memory.embeddings import Embedder
 from langchain_ctxmgr.memory.index_run import BATCH
-from langchain_ctxmgr.memory.indexer import Indexer
+from langchain_ctxmgr.memory.indexer import Indexer, Part
 from langchain_ctxmgr.memory.local import Encoded, Tokens
 from langchain_ctxmgr.memory.points import TIE_BREAK, keyword_vectors
 from langchain_ctxmgr.memory.recall import NEAR_TURNS, Recall, Recalled
@@ -541,7 +541,9 @@ class TestIndexer:
                     eraser.start()
                 return super().embed_documents(texts)
 
-        eraser = threading.Thread(target=lambda: removed.append(run(bench.indexer.erase(SCOPE))))
+        eraser = threading.Thread(
+            target=lambda: removed.append(run(bench.indexer.erase("acme", [Part(SCOPE)])))
+        )
         bench.indexer._embedder.model = Erasing()
         run(bench.indexer.catch_up(TENANT))
         eraser.join(10)
@@ -555,7 +557,7 @@ class TestIndexer:
         again = bench.say("All new.")
         run(bench.indexer.catch_up(TENANT))
         assert [point.id for point in bench.vectors.scroll(SCOPE)] == [r.seq for r in again]
-        run(bench.indexer.erase(SCOPE))
+        run(bench.indexer.erase("acme", [Part(SCOPE)]))
         assert bench.vectors.count(SCOPE) == 1
 
     def test_an_erasure_is_followed_at_any_tenants_turn(self, bench: Bench):
@@ -627,7 +629,7 @@ class TestIndexer:
         bench.log.erase(other)
         bench.log.erase(SCOPE)
         with bench.indexer._runs.entered("globex"):
-            assert run(bench.indexer.erase(SCOPE)) == len(CHAT)
+            assert run(bench.indexer.erase("acme", [Part(SCOPE)])) == len(CHAT)
             (again,) = bench.say("All new.")
             run(bench.indexer.catch_up(TENANT))
         assert [point.id for point in bench.vectors.scroll(SCOPE)] == [again.seq]
