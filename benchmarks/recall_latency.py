@@ -6,7 +6,8 @@
 
 `time`: one thread of so many short turns of a made-up conversation, searched by keyword,
 dense vector and late interaction; the 95th percentile over questions that ask for words of
-some turn, without the embedding of the question. What the encoder would say is drawn from
+some turn, without the embedding of the question, in a process that has answered as many others
+before. What the encoder would say is drawn from
 the words (384 dimensions), since it is not what is measured. A thread that takes longer to
 record than `--minutes` is kept in `--folder`, and the same command goes on where it stopped.
 Bytes: what the folder takes on the disk for a turn, without the turn's text and its vector
@@ -52,7 +53,8 @@ SIZE = 384
 FLOAT_BYTES = 4
 SCOPE = Scope(tenant_id="latency", thread_id="one")
 QUESTIONS = 200
-WARM_UP = 10
+WARM_UP = 200
+"""Questions asked before: a folder that was just opened is read in page by page."""
 BATCH = 512
 CHUNK = 256
 ROUNDS = 5
