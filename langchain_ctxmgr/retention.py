@@ -6,6 +6,7 @@ carried out later, by whichever process writes the vectors next.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -15,7 +16,9 @@ from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.errors import ShardInUseError, StorageError
 from langchain_ctxmgr.folder import Folder
 from langchain_ctxmgr.memory.cached import Cached
+from langchain_ctxmgr.memory.claims import moment
 from langchain_ctxmgr.memory.facts.service import memories_beside, memory_scope
+from langchain_ctxmgr.memory.index_runs import PATIENCE
 from langchain_ctxmgr.memory.indexer import Indexer, Part
 from langchain_ctxmgr.recording import Recorder
 from langchain_ctxmgr.records import ErasureReceipt, Expiry, Scope
@@ -24,17 +27,6 @@ from langchain_ctxmgr.view.builder import ViewBuilder
 
 _PAGE: Final = 256
 """Records read at once where a text is looked for."""
-
-
-class _Targets(NamedTuple):
-    """What of a scope goes as a whole."""
-
-    whole: Scope | None
-    """A thread or tenant; None where a user has no thread of their own."""
-    also: tuple[str, ...]
-    """Further threads."""
-    is_shared: bool = False
-    """Whether single messages of other threads go too."""
 
 
 class _Gone(NamedTuple):
@@ -65,18 +57,18 @@ class Eraser:
             StorageError: If a part cannot be cleaned; the message says which.
         """
         tenant = Scope(tenant_id=tenant_of(scope))
-        whole, also, is_shared = yield from self._targets(scope, memory)
-        yield from self.recorder.erase(scope if memory is None else whole or scope)
-        for thread in also:
-            yield from self.recorder.erase(replace(tenant, thread_id=thread))
-        gone = [] if whole is None else [(yield from self._whole(whole, also))]
-        if is_shared:
-            erased = yield from call(self.log.withdraw, scope, Withdrawal())
-            gone.append(_Gone(erased, (Part(tenant, erased.seqs),)))
-        # A user's questions may be kept without a thread.
-        kept = tenant if scope.user_id is not None or whole is None else whole
-        cached = [kept, *(replace(tenant, thread_id=thread) for thread in also)]
-        return (yield from self._followed(scope, gone, cached, at, folder))
+        if memory is None and scope.user_id is not None:
+            yield from self.recorder.erase(scope)
+            return (yield from self._withdrawn(scope, Withdrawal(), at, folder))
+        if memory is not None:
+            whole, also = replace(memory_scope(scope, memory), user_id=None), []
+        else:
+            whole, also = scope, (yield from memories_beside(self.log, scope))
+        threads = [whole, *(replace(tenant, thread_id=thread) for thread in also)]
+        for thread in threads:
+            yield from self.recorder.erase(thread)
+        gone = yield from self._whole(whole, also)
+        return (yield from self._followed(scope, gone, threads, at, folder))
 
     def withdraw(
         self,
@@ -93,16 +85,10 @@ class Eraser:
             StorageError: If a part cannot be cleaned, or messages wait for the log that may be
                 meant; the message says which.
         """
-        tenant = Scope(tenant_id=tenant_of(scope))
         yield from self.recorder.hand_over()
-        meant = [(scope, which)]
         if matching is not None:
-            meant = yield from self._matching(scope, which, matching)
-        gone: list[_Gone] = []
-        for part, chosen in meant:
-            erased = yield from call(self.log.withdraw, part, chosen)
-            gone.append(_Gone(erased, (Part(tenant, erased.seqs),)))
-        return (yield from self._followed(scope, gone, [tenant], at, folder))
+            which = replace(which, seqs=(yield from self._matching(scope, matching)))
+        return (yield from self._withdrawn(scope, which, at, folder))
 
     def expire(
         self,
@@ -123,8 +109,20 @@ class Eraser:
             return Expiry(threads=tuple(due), receipt=None)
         gone = yield from self._whole(replace(tenant, thread_id=due[0]), due[1:])
         cached = [part.scope for part in gone.parts]
-        receipt = yield from self._followed(tenant, [gone], cached, at, folder)
+        receipt = yield from self._followed(tenant, gone, cached, at, folder)
         return Expiry(threads=tuple(due), receipt=receipt)
+
+    def _withdrawn(
+        self, scope: Scope, which: Withdrawal, at: datetime, folder: Folder | None
+    ) -> Plan[ErasureReceipt]:
+        """Erase single messages, in one transaction of the log.
+
+        What is cached may be of a question without a thread: all of the tenant's goes.
+        """
+        tenant = Scope(tenant_id=tenant_of(scope))
+        erased = yield from call(self.log.withdraw, scope, which)
+        gone = _Gone(erased, (Part(tenant, erased.seqs),))
+        return (yield from self._followed(scope, gone, [tenant], at, folder))
 
     def _whole(self, first: Scope, also: Sequence[str]) -> Plan[_Gone]:
         """Erase a thread or tenant, and further threads, from the log."""
@@ -132,32 +130,41 @@ class Eraser:
         further = (Scope(tenant_id=first.tenant_id, thread_id=thread) for thread in also)
         return _Gone(erased, tuple(map(Part, (first, *further))))
 
-    def _matching(
-        self, scope: Scope, which: Withdrawal, text: str
-    ) -> Plan[list[tuple[Scope, Withdrawal]]]:
-        """The messages of each thread that hold `text` anywhere, whatever its case."""
-        wanted, after_seq = text.casefold(), 0
-        found: dict[str, list[str]] = {}
+    def _matching(self, scope: Scope, text: str) -> Plan[tuple[int, ...]]:
+        """The records of `scope` that hold `text` anywhere, whatever its case.
+
+        Waits for what is being recorded: it may be meant.
+        """
+        wanted, tenant_id, after_seq = text.casefold(), tenant_of(scope), 0
+        found: list[int] = []
+        give_up_at = time.monotonic() + PATIENCE.total_seconds()
         while True:
-            page = yield from call(self.log.pending, tenant_of(scope), after_seq, _PAGE)
+            page = yield from call(self.log.pending, tenant_id, after_seq, _PAGE)
+            if page.damaged:
+                raise StorageError(
+                    f"records {list(page.damaged)} of {tenant_id!r} cannot be read, and may be "
+                    "meant; `verify` says more"
+                )
             for record in (entry.record for entry in page.entries):
                 is_meant = scope.thread_id in {None, record.thread_id} and scope.user_id in {
                     None,
                     record.user_id,
                 }
                 if is_meant and _holds(record.message.model_dump(), wanted):
-                    found.setdefault(record.thread_id, []).append(record.message_id)
-            if page.until_seq == after_seq:
-                return [
-                    (replace(scope, thread_id=thread), replace(which, message_ids=tuple(ids)))
-                    for thread, ids in found.items()
-                ]
-            after_seq = page.until_seq
+                    found.append(record.seq)
+            if page.until_seq > after_seq:
+                after_seq = page.until_seq
+            elif after_seq >= (yield from call(self.log.last_seq, tenant_id)):
+                return tuple(found)
+            elif time.monotonic() > give_up_at:
+                raise StorageError("messages that may be meant are being recorded: call again")
+            else:
+                yield from call(moment.sleep)
 
     def _followed(
         self,
         scope: Scope,
-        gone: Sequence[_Gone],
+        gone: _Gone,
         cached: Sequence[Scope],
         at: datetime,
         folder: Folder | None,
@@ -166,8 +173,7 @@ class Eraser:
         self.views.forget()
         vectors, left = 0, list[StorageError]()
         try:
-            parts = [part for each in gone for part in each.parts]
-            vectors = yield from self._from_vectors(tenant_of(scope), parts, folder)
+            vectors = yield from self._from_vectors(tenant_of(scope), gone.parts, folder)
         except StorageError as error:
             left.append(error)
         try:
@@ -184,20 +190,10 @@ class Eraser:
         return ErasureReceipt(
             scope=scope,
             at=at,
-            messages=sum(each.erased.messages for each in gone),
+            messages=gone.erased.messages,
             vectors=vectors,
-            derived=sum(each.erased.derived for each in gone),
+            derived=gone.erased.derived,
         )
-
-    def _targets(self, scope: Scope, memory: str | None) -> Plan[_Targets]:
-        if memory is not None:
-            return _Targets(replace(memory_scope(scope, memory), user_id=None), ())
-        if scope.user_id is None:
-            return _Targets(scope, tuple((yield from memories_beside(self.log, scope))))
-        spoken = yield from call(self.log.threads, scope)
-        own = [each.thread_id for each in spoken if not each.is_shared]
-        whole = Scope(tenant_id=scope.tenant_id, thread_id=own[0]) if own else None
-        return _Targets(whole, tuple(own[1:]), is_shared=len(own) < len(spoken))
 
     def _from_vectors(
         self, tenant_id: str, gone: Sequence[Part], folder: Folder | None

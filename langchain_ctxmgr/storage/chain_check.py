@@ -46,6 +46,7 @@ class ThreadRow(NamedTuple):
     bytes: int
     branches: int
     chain: bytes
+    withdrawn: int
 
 
 class WithdrawnRow(NamedTuple):
@@ -67,7 +68,7 @@ class ThreadCheck:
         self._thread, self._problems = thread, problems
         self._where = f"tenant {thread.tenant_id!r}, thread {thread.thread_id!r}"
         self._chain: bytes | None = GENESIS
-        self._seq = self._position = self._revisions = self._bytes = 0
+        self._seq = self._position = self._revisions = self._bytes = self._withdrawn = 0
         self.records = 0
 
     def go_through(
@@ -93,6 +94,7 @@ class ThreadCheck:
         """Check what is left of a record that was erased by itself: its place in the chain."""
         here = self._here(row.seq, row.position)
         self._bytes += row.bytes
+        self._withdrawn += 1
         if self._chain is not None and link(self._chain, row.digest, row.row_digest) != row.chain:
             self._problems.add(f"{here}: what is left of it was changed, or is not in its place")
         self._follow(row.seq, row.position, row.chain, is_revision=row.revision > 0)
@@ -125,12 +127,16 @@ class ThreadCheck:
     def end(self) -> None:
         """Check that the thread's own row says the same."""
         thread = self._thread
-        counts = (self._revisions, self._bytes)
+        counts = (self._revisions, self._bytes, self._withdrawn)
         if self._position < thread.records:
             self._problems.add(f"{self._missing(thread.records)}: the end is cut off")
         elif (self._position, self._chain) != (thread.records, thread.chain):
             self._problems.add(f"{self._where}: does not end where it was left")
-        elif self.records == self._position and counts != (thread.revisions, thread.bytes):
+        elif self.records == self._position and counts != (
+            thread.revisions,
+            thread.bytes,
+            thread.withdrawn,
+        ):
             self._problems.add(f"{self._where}: its counts were changed")
 
     def tips(self, tips: Sequence[tuple[int, int, int | None]]) -> None:

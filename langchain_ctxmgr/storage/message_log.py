@@ -130,7 +130,9 @@ class Withdrawal:
     """Which messages of a scope to erase: those that fulfil all that is given."""
 
     message_ids: tuple[str, ...] | None = None
-    """These; None for any."""
+    """With these ids; None for any."""
+    seqs: tuple[int, ...] | None = None
+    """Of these records; None for any."""
     since: datetime | None = None
     """Said at this time or later."""
     until: datetime | None = None

@@ -125,7 +125,7 @@ def delete_postings(tenant_id: str, gone: Sequence[Row]) -> Steps[None]:
 
 
 _THREADS: Final = (
-    "SELECT thread, tenant_id, thread_id, records, revisions, bytes, branches, chain "
+    "SELECT thread, tenant_id, thread_id, records, revisions, bytes, branches, chain, withdrawn "
     "FROM threads WHERE tenant_id = %s AND (%s::text IS NULL OR thread_id = %s) ORDER BY thread"
 )
 CHAINED_FIELDS: Final = (

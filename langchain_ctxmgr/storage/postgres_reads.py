@@ -85,6 +85,8 @@ def branch(scope: Scope, head: str | None) -> Work[Branch]:
 
     def steps() -> Steps[Branch]:
         [rows] = yield [end]
+        if not rows and head is not None:
+            [rows] = yield [Statement(_LINE_TO_WITHDRAWN, end.values)]
         if not rows:
             if head is not None:
                 raise ValueError(f"head must be the id of a message in {scope}, got {head!r}")
@@ -315,6 +317,11 @@ _NEWEST_LINE: Final = (
 _LINE_TO: Final = (
     f"WITH RECURSIVE head AS MATERIALIZED (SELECT t.thread, r.branch, r.slot {_EACH} "
     f"AND r.message_key = %s ORDER BY r.revision DESC LIMIT 1) r WHERE {_OF_THREAD}), {_LINE}"
+)
+_LINE_TO_WITHDRAWN: Final = (
+    "WITH RECURSIVE head AS MATERIALIZED (SELECT t.thread, w.branch, w.slot FROM threads t "
+    "CROSS JOIN LATERAL (SELECT * FROM withdrawn w WHERE w.thread = t.thread "
+    f"AND w.message_key = %s LIMIT 1) w WHERE {_OF_THREAD}), {_LINE}"
 )
 _LOCATE: Final = (
     f"SELECT r.slot {_EACH} AND r.branch = %s AND r.revision = 0 AND r.tokens_before >= %s "

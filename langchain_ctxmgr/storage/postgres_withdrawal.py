@@ -39,7 +39,8 @@ def withdraw(scope: Scope, which: Withdrawal) -> Work[Erased]:
     given = which.message_ids
     keys = None if given is None else [key_of(bytes_of(each)) for each in given]
     named = (scope.thread_id, scope.thread_id, scope.user_id, scope.user_id)
-    chosen = (tenant_id, *named, *at_bounds(which), keys, keys)
+    seqs = None if which.seqs is None else array(which.seqs)
+    chosen = (tenant_id, *named, *at_bounds(which), keys, keys, seqs, seqs)
     done = Erased(threads=0, messages=0, derived=0, seqs=())
 
     def steps() -> Steps[Erased]:
@@ -106,7 +107,8 @@ _MEANT: Final = (
     "t.tenant_id = %s AND (%s::text IS NULL OR t.thread_id = %s) "
     "AND EXISTS (SELECT 1 FROM records r WHERE r.thread = t.thread "
     "AND (%s::text IS NULL OR r.user_id = %s) AND r.at >= %s AND r.at < %s "
-    "AND (%s::bytea[] IS NULL OR r.message_key = ANY(%s::bytea[])))"
+    "AND (%s::bytea[] IS NULL OR r.message_key = ANY(%s::bytea[])) "
+    "AND (%s::bigint[] IS NULL OR r.seq = ANY(%s::bigint[])))"
 )
 _LOCK: Final = f"SELECT t.thread FROM threads t WHERE {_MEANT} ORDER BY t.thread FOR UPDATE"
 _REVISIONS: Final = (
@@ -115,7 +117,8 @@ _REVISIONS: Final = (
     "WHERE t.tenant_id = %s AND (%s::text IS NULL OR t.thread_id = %s) "
     "AND EXISTS (SELECT 1 FROM records r WHERE r.thread = v.thread "
     "AND r.message_key = v.message_key AND (%s::text IS NULL OR r.user_id = %s) "
-    "AND r.at >= %s AND r.at < %s AND (%s::bytea[] IS NULL OR r.message_key = ANY(%s::bytea[])))"
+    "AND r.at >= %s AND r.at < %s AND (%s::bytea[] IS NULL OR r.message_key = ANY(%s::bytea[])) "
+    "AND (%s::bigint[] IS NULL OR r.seq = ANY(%s::bigint[])))"
 )
 _WITHDRAW: Final = "INSERT INTO withdrawn VALUES (" + "%s, " * 16 + "%s)"
 _DELETE_STATED: Final = (

@@ -28,8 +28,9 @@ def verify(connection: Connection, scope: Scope | None) -> Verification:
     thread_id = None if scope is None else scope.thread_id
     problems, records = Problems(), 0
     threads = connection.execute(
-        "SELECT thread, tenant_id, thread_id, records, revisions, bytes, branches, chain "
-        "FROM threads WHERE ifnull(tenant_id = ?, 1) AND ifnull(thread_id = ?, 1) ORDER BY thread",
+        "SELECT thread, tenant_id, thread_id, records, revisions, bytes, branches, chain, "
+        "withdrawn FROM threads WHERE ifnull(tenant_id = ?, 1) AND ifnull(thread_id = ?, 1) "
+        "ORDER BY thread",
         (tenant_id, thread_id),
     )
     for row in threads:

@@ -43,6 +43,9 @@ THREAD: Final = "SELECT thread FROM threads WHERE tenant_id = ? AND thread_id = 
 _ITS_THREAD_ID: Final = "SELECT t.thread_id FROM threads t WHERE t.thread = r.thread"
 
 
+_PLACE: Final = "SELECT thread, branch, slot, ? FROM {} WHERE thread = ? AND message_id = ? LIMIT 1"
+
+
 def in_scope(scope: Scope) -> tuple[str, str | None, bool, str | None]:
     """The parameters of `IN_SCOPE`: a thread belongs together whoever spoke in it."""
     user_id = user_of(scope)
@@ -76,11 +79,9 @@ def branch(connection: Connection, scope: Scope, head: str | None) -> Branch:
         (tenant_id, thread_id),
     ).fetchone()
     if row is not None and head is not None:
-        row = connection.execute(
-            "SELECT thread, branch, slot, ? FROM records WHERE thread = ? AND message_id = ? "
-            "LIMIT 1",
-            (row[3], row[0], bytes_of(head)),
-        ).fetchone()
+        asked = (row[3], row[0], bytes_of(head))
+        row = connection.execute(_PLACE.format("records"), asked).fetchone()
+        row = row or connection.execute(_PLACE.format("withdrawn"), asked).fetchone()
     if row is None:
         if head is not None:
             raise ValueError(f"head must be the id of a message in {scope}, got {head!r}")

@@ -66,7 +66,8 @@ def withdraw(connection: Connection, scope: Scope, which: Withdrawal) -> Erased:
 def _chosen(connection: Connection, scope: Scope, which: Withdrawal) -> list[_Row]:
     """Thread, its id and message of what is meant."""
     owner = (tenant_of(scope), scope.thread_id, scope.user_id is None, scope.user_id)
-    asked = (*owner, *at_bounds(which))
+    seqs = None if which.seqs is None else json.dumps(which.seqs)
+    asked = (*owner, *at_bounds(which), seqs, seqs)
     if which.message_ids is None:
         return connection.execute(_CHOSEN, asked).fetchall()
     found = (
@@ -88,7 +89,8 @@ def _left(tenant_id: str, thread_id: str, row: _Row) -> tuple[Any, ...]:
 
 _CHOSEN: Final = (
     "SELECT DISTINCT r.thread, t.thread_id, r.message_id FROM threads t "
-    f"CROSS JOIN records r ON r.thread = t.thread WHERE {IN_SCOPE} AND r.at >= ? AND r.at < ?"
+    f"CROSS JOIN records r ON r.thread = t.thread WHERE {IN_SCOPE} AND r.at >= ? AND r.at < ? "
+    "AND (? IS NULL OR r.seq IN (SELECT value FROM json_each(?)))"
 )
 _REVISIONS: Final = (
     "SELECT r.seq, c.digest, c.chain, CAST(c.terms AS BLOB), length(CAST(c.payload AS BLOB)), "

@@ -146,7 +146,10 @@ class SummaryStore:
             end = branch.head.slot + 1  # the newest message completes it
         last = yield from call(self._log.read, branch, from_slot=end - 1, before_slot=end, limit=1)
         revised = yield from call(self._log.revised, branch, before_slot=end)
-        covers = json.dumps([self._settings, number, last[0].seq if last else 0, revised])
+        # With what was withdrawn: a key of before must not find what was made from it.
+        covers = json.dumps(
+            [self._settings, number, last[0].seq if last else 0, revised, branch.withdrawn]
+        )
         return Section(number, start, end, sha256(covers.encode("ascii")).hexdigest())
 
     def get(self, branch: Branch, section: Section) -> Plan[RunningSummary | None]:

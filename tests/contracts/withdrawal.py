@@ -74,6 +74,24 @@ class WithdrawalContract:
         assert ids(log.read(log.branch(ALICE, head="m2"))) == ["m0", "m1", "m2"]
         assert log.verify().problems == ()
 
+    def test_time_travel_to_a_withdrawn_message_leads_to_what_was_before_it(self, log):
+        log.append(ALICE, talk(4))
+        log.withdraw(ALICES, these("m2"))
+        branch = log.branch(ALICE, head="m2")
+        assert branch.head.message_id == "m1"
+        assert ids(log.read(branch)) == ["m0", "m1"]
+        with pytest.raises(ValueError, match="head"):
+            log.branch(ALICE, head="none")
+
+    def test_records_can_be_named(self, log):
+        records = log.append(ALICE, talk(3))
+        log.append(OTHER, talk(3))
+        which = Withdrawal(seqs=(records[0].seq, records[2].seq, 10**9))
+        assert log.withdraw(OTHER, which).messages == 0
+        assert log.withdraw(ACME, which).messages == 2
+        assert log.withdraw(ACME, Withdrawal(seqs=())).messages == 0
+        assert ids(log.history(ALICE)) == ["m1"]
+
     def test_where_all_of_a_thread_is_withdrawn_it_is_empty(self, log):
         log.append(ALICE, talk(2))
         assert log.withdraw(ALICES, Withdrawal()).messages == 2

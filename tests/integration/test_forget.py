@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -128,6 +130,16 @@ class TestParts:
         assert manager.forget(scope=THREAD, matching="THANK").messages == 1
         assert shown(manager, OTHER) == ["Card 4711 is mine."]
         assert manager.verify().ok
+
+
+def test_a_record_that_cannot_be_read_may_be_meant(own, folder):
+    say(own, "One.", "Two.")
+    with closing(sqlite3.connect(folder / "log.sqlite3")) as other:
+        other.execute("UPDATE contents SET payload = x'00' WHERE seq = 1")
+        other.commit()
+    with pytest.raises(StorageError, match=r"records \[1\] of 'acme' cannot be read"):
+        own.forget(scope=THREAD, matching="two")
+    assert own.forget(scope=Scope(tenant_id="acme", user_id="ana")).messages == 2
 
 
 def test_nothing_of_it_is_left_in_any_file(own, folder):

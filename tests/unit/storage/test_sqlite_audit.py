@@ -63,6 +63,11 @@ class TestVerifying:
         tamper(path, f"UPDATE withdrawn SET {column} = zeroblob(32)")  # noqa: S608 - of ours
         assert any("position 1: what is left of it" in problem for problem in self.problems(log))
 
+    def test_a_withdrawal_is_not_hidden(self, log, path):
+        log.withdraw(ALICES, Withdrawal(message_ids=("m1",)))
+        tamper(path, "UPDATE threads SET withdrawn = 0 WHERE withdrawn > 0")
+        assert any("counts were changed" in problem for problem in self.problems(log))
+
     @pytest.mark.parametrize(
         ("column", "value"),
         [
