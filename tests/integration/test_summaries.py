@@ -374,6 +374,19 @@ class TestFoundAgain:
             made(manager)
         assert any("parcel 1000." in question for question in model.questions)
 
+    def test_what_another_process_keeps_of_a_forgotten_message_is_not_found(self, tmp_path):
+        settings = {"max_tokens": 2_000}
+        with (
+            opened(tmp_path, ScriptedSummarizer(), **settings) as one,
+            opened(tmp_path, ScriptedSummarizer(), **settings) as other,
+        ):
+            one.record(talk(60), scope=SCOPE, at=START)
+            made(one)
+            assert "parcel 1000." in other.summarize(scope=SCOPE).text
+            one.forget(scope=SCOPE, message_ids=["h0"])
+            assert "parcel 1000." not in one.summarize(scope=SCOPE).text
+            assert "parcel 1000." not in other.summarize(scope=SCOPE).text
+
     def test_an_edited_message_is_summed_up_anew(self, tmp_path):
         model = ScriptedSummarizer()
         with opened(tmp_path, model, trigger_tokens=10**9) as manager:
