@@ -133,17 +133,19 @@ class Eraser:
     def _matching(self, scope: Scope, text: str) -> Plan[tuple[int, ...]]:
         """The records of `scope` that hold `text` anywhere, whatever its case.
 
-        Waits for what is being recorded: it may be meant.
+        Waits where appends under way hold back some that are recorded already.
         """
-        wanted, tenant_id, after_seq = text.casefold(), tenant_of(scope), 0
+        wanted, tenant = text.casefold(), Scope(tenant_id=tenant_of(scope))
+        due = (yield from call(self.log.tenant_stats, tenant)).records
         found: list[int] = []
+        after_seq = seen = 0
         give_up_at = time.monotonic() + PATIENCE.total_seconds()
         while True:
-            page = yield from call(self.log.pending, tenant_id, after_seq, _PAGE)
+            page = yield from call(self.log.pending, tenant_of(scope), after_seq, _PAGE)
             if page.damaged:
                 raise StorageError(
-                    f"records {list(page.damaged)} of {tenant_id!r} cannot be read, and may be "
-                    "meant; `verify` says more"
+                    f"records {list(page.damaged)} of {scope} cannot be read, and may be meant; "
+                    "`verify` says more"
                 )
             for record in (entry.record for entry in page.entries):
                 is_meant = scope.thread_id in {None, record.thread_id} and scope.user_id in {
@@ -152,14 +154,16 @@ class Eraser:
                 }
                 if is_meant and _holds(record.message.model_dump(), wanted):
                     found.append(record.seq)
+            seen += len(page.entries)
             if page.until_seq > after_seq:
                 after_seq = page.until_seq
-            elif after_seq >= (yield from call(self.log.last_seq, tenant_id)):
+                continue
+            now = (yield from call(self.log.tenant_stats, tenant)).records
+            if seen >= min(due, now):
                 return tuple(found)
-            elif time.monotonic() > give_up_at:
+            if time.monotonic() > give_up_at:
                 raise StorageError("messages that may be meant are being recorded: call again")
-            else:
-                yield from call(moment.sleep)
+            yield from call(moment.sleep)
 
     def _followed(
         self,

@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
-from langchain_ctxmgr import ContextManager, Scope
+from langchain_ctxmgr import ContextManager, Scope, retention
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.memory.embeddings import Embedder
+from langchain_ctxmgr.storage.postgres_append import floor_prefix
 from tests.hashed_words import HashedWords
 from tests.loopback_qdrant import LoopbackQdrant
 from tests.postgres import own_database
@@ -137,9 +138,22 @@ def test_a_record_that_cannot_be_read_may_be_meant(own, folder):
     with closing(sqlite3.connect(folder / "log.sqlite3")) as other:
         other.execute("UPDATE contents SET payload = x'00' WHERE seq = 1")
         other.commit()
-    with pytest.raises(StorageError, match=r"records \[1\] of 'acme' cannot be read"):
+    with pytest.raises(StorageError, match=r"records \[1\] of .* cannot be read"):
         own.forget(scope=THREAD, matching="two")
     assert own.forget(scope=Scope(tenant_id="acme", user_id="ana")).messages == 2
+
+
+def test_what_an_append_under_way_holds_back_is_waited_for(monkeypatch):
+    monkeypatch.setattr(retention, "PATIENCE", timedelta(seconds=0.2))
+    with own_database() as database, ContextManager(log=database.url(), **MODEL) as manager:
+        say(manager, "One.")
+        floor = floor_prefix("ctxmgr", "acme") << 40
+        with database.connect() as other, other.transaction():
+            other.execute("SELECT pg_advisory_xact_lock_shared(%s)", (floor,))
+            say(manager, "Canary.", first=5)
+            with pytest.raises(StorageError, match="being recorded"):
+                manager.forget(scope=THREAD, matching="canary")
+        assert manager.forget(scope=THREAD, matching="canary").messages == 1
 
 
 def test_nothing_of_it_is_left_in_any_file(own, folder):
