@@ -181,8 +181,9 @@ class Indexer:
         except DamagedIndexError:
             yield from call(vectors.drop)
             return 0
-        noted = yield from call(self._log.erasures, tenant_id, 0)
-        newest = max((each.id for each in noted), default=0)
+        followed_to = (yield from run.marks()).erasure_id
+        noted = yield from call(self._log.erasures, tenant_id, followed_to)
+        newest = max((each.id for each in noted), default=followed_to)
         count = 0
         for part in gone:
             count += yield from call(vectors.count, part.scope, among=part.seqs)
