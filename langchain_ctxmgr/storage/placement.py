@@ -188,6 +188,29 @@ class Addition(NamedTuple):
         )
 
 
+class Left(NamedTuple):
+    """What stays of a record that is erased by itself."""
+
+    place: tuple[int, int, int, int, int]
+    """Branch, position, slot, revision and session."""
+    message_id: bytes
+    totals: tuple[int, int, float]
+    """When, and the tokens and importance up to it."""
+    row_digest: bytes
+
+
+def left_of(tenant_id: str, thread_id: str, fields: Sequence[Any], terms: bytes) -> Left:
+    """What stays of a record, given its own fields in the order in which they are chained."""
+    _, branch, position, slot, revision, _, session, message_id, *_ = fields
+    at, *_, total_tokens, total_importance = fields[10:]
+    return Left(
+        (branch, position, slot, revision, session),
+        message_id,
+        (at, total_tokens, total_importance),
+        row_digest((tenant_id, thread_id, *fields), terms),
+    )
+
+
 class Placement:
     """A thread while messages are added to it.
 

@@ -45,8 +45,9 @@ def verify(tenant_id: str, thread_id: str | None, problems: Problems) -> Work[in
         found, records = Problems(), 0
         [threads] = yield [Statement(_THREADS, (tenant_id, thread_id, thread_id))]
         for row in threads:
-            check = ThreadCheck(ThreadRow(*row), found)
-            yield from _check_records(check, ThreadRow(*row))
+            thread = ThreadRow(*row)
+            check = ThreadCheck(thread, found)
+            yield from _check_records(check, thread)
             [tips] = yield [Statement(_TIPS, (row[0],))]
             check.end()
             check.tips([(branch, slot, newest) for branch, slot, newest in tips])

@@ -9,8 +9,8 @@ from typing import Any, Final
 from uuid import uuid4
 
 from langchain_ctxmgr.records import Scope
-from langchain_ctxmgr.storage.codec import row_digest
 from langchain_ctxmgr.storage.message_log import Erased, Withdrawal, tenant_of
+from langchain_ctxmgr.storage.placement import left_of
 from langchain_ctxmgr.storage.postgres_append import key_of
 from langchain_ctxmgr.storage.postgres_audit import (
     CHAINED_FIELDS,
@@ -95,12 +95,12 @@ def withdraw(scope: Scope, which: Withdrawal) -> Work[Erased]:
 def _left(tenant_id: str, row: Sequence[Any]) -> tuple[Any, ...]:
     """What stays of a record, in the order of `_WITHDRAW`."""
     key, thread_id, seq, digest, chain, terms, size, *fields = row
-    _, branch, position, slot, revision, _, session, message_id, *_ = fields
-    at, total_tokens, total_importance = fields[10], fields[15], fields[16]
-    place = (branch, position, slot, revision, session, message_id, key_of(message_id))
-    own = row_digest((tenant_id, thread_id, *fields), terms)
-    totals = (at, total_tokens, total_importance)
-    return (seq, tenant_id, key, *place, *totals, size, digest, own, chain)
+    left = left_of(tenant_id, thread_id, fields, terms)
+    named = (left.message_id, key_of(left.message_id))
+    return (
+        *(seq, tenant_id, key, *left.place, *named, *left.totals),
+        *(size, digest, left.row_digest, chain),
+    )
 
 
 _MEANT: Final = (

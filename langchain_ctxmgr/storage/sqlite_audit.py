@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -17,7 +17,6 @@ from langchain_ctxmgr.storage.chain_check import Problems, ThreadCheck, ThreadRo
 from langchain_ctxmgr.storage.message_log import Erased, Verification, tenant_of
 from langchain_ctxmgr.storage.rows import unpack_terms
 from langchain_ctxmgr.storage.sqlite_append import body_of, tenant_token, thread_token
-from langchain_ctxmgr.storage.sqlite_withdrawal import CHAINED_FIELDS
 
 Connection = sqlite3.Connection
 
@@ -66,13 +65,9 @@ def delete(connection: Connection, scope: Scope, also: Sequence[str]) -> Erased:
     derived = 0
     for key, _ in keys:
         derived += connection.execute("DELETE FROM stated WHERE thread = ?", (key,)).rowcount
-        scope_tokens = f"{thread_token(key)} {tenant_token(tenant_id)}"
         rows = connection.execute(_TERMS, (key,)).fetchall()
         seqs += [seq for seq, _ in rows]
-        connection.executemany(
-            "INSERT INTO keywords (keywords, rowid, scope, body) VALUES ('delete', ?, ?, ?)",
-            ((seq, scope_tokens, body_of(unpack_terms(terms))) for seq, terms in rows if terms),
-        )
+        delete_keywords(connection, tenant_id, key, rows)
         connection.executemany("DELETE FROM contents WHERE seq = ?", ((seq,) for seq, _ in rows))
         derived += connection.execute("DELETE FROM derived WHERE thread = ?", (key,)).rowcount
         for table in ("records", "withdrawn", "branches", "threads"):
@@ -82,6 +77,17 @@ def delete(connection: Connection, scope: Scope, also: Sequence[str]) -> Erased:
         connection.executemany(_NOTE_ERASURE, ((thread_id, tenant_id) for thread_id in named))
         connection.execute("INSERT OR IGNORE INTO uncleaned VALUES (1)")
     return Erased(threads=len(keys), messages=len(seqs), derived=derived, seqs=tuple(seqs))
+
+
+def delete_keywords(
+    connection: Connection, tenant_id: str, thread: int, rows: Iterable[tuple[int, bytes]]
+) -> None:
+    """Take records of a thread, given with their terms, out of the keyword index."""
+    scope_tokens = f"{thread_token(thread)} {tenant_token(tenant_id)}"
+    connection.executemany(
+        "INSERT INTO keywords (keywords, rowid, scope, body) VALUES ('delete', ?, ?, ?)",
+        ((seq, scope_tokens, body_of(unpack_terms(terms))) for seq, terms in rows if terms),
+    )
 
 
 def clean(connection: Connection, timeout: timedelta) -> None:
@@ -106,6 +112,12 @@ def clean(connection: Connection, timeout: timedelta) -> None:
     connection.execute("DELETE FROM uncleaned")
 
 
+CHAINED_FIELDS: Final = (
+    "r.user_id, r.branch, r.position, r.slot, r.revision, r.parent, r.session, r.message_id, "
+    "r.role, r.speaker, r.at, r.tokens, r.encoding, r.importance, r.cues, r.total_tokens, "
+    "r.total_importance"
+)
+"""A record's own fields in the order in which they are chained."""
 _CHAINED: Final = (
     f"SELECT r.seq, {CHAINED_FIELDS}, c.digest, c.chain, "
     "CAST(c.terms AS BLOB), CAST(c.payload AS BLOB) FROM records r "

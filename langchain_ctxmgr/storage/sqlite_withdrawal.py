@@ -10,21 +10,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from langchain_ctxmgr.records import Scope
-from langchain_ctxmgr.storage.codec import row_digest
 from langchain_ctxmgr.storage.message_log import Erased, Withdrawal, tenant_of
-from langchain_ctxmgr.storage.rows import at_bounds, bytes_of, unpack_terms
-from langchain_ctxmgr.storage.sqlite_append import body_of, tenant_token, thread_token
+from langchain_ctxmgr.storage.placement import left_of
+from langchain_ctxmgr.storage.rows import at_bounds, bytes_of
+from langchain_ctxmgr.storage.sqlite_audit import CHAINED_FIELDS, delete_keywords
 from langchain_ctxmgr.storage.sqlite_reads import IN_SCOPE
 
 Connection = sqlite3.Connection
 _Row = Sequence[Any]
-
-CHAINED_FIELDS: Final = (
-    "r.user_id, r.branch, r.position, r.slot, r.revision, r.parent, r.session, r.message_id, "
-    "r.role, r.speaker, r.at, r.tokens, r.encoding, r.importance, r.cues, r.total_tokens, "
-    "r.total_importance"
-)
-"""A record's own fields in the order in which they are chained."""
 
 
 def withdraw(connection: Connection, scope: Scope, which: Withdrawal) -> Erased:
@@ -41,15 +34,11 @@ def withdraw(connection: Connection, scope: Scope, which: Withdrawal) -> Erased:
         connection.executemany(
             _WITHDRAW, [(key, *_left(tenant_id, thread_id, row)) for row in rows]
         )
-        scope_tokens = f"{thread_token(key)} {tenant_token(tenant_id)}"
-        connection.executemany(
-            "INSERT INTO keywords (keywords, rowid, scope, body) VALUES ('delete', ?, ?, ?)",
-            ((row[0], scope_tokens, body_of(unpack_terms(row[3]))) for row in rows if row[3]),
-        )
+        delete_keywords(connection, tenant_id, key, ((row[0], row[3]) for row in rows))
+        named = [(seq,) for seq in gone]
         for table in ("contents", "records"):
-            connection.executemany(f"DELETE FROM {table} WHERE seq = ?", [(seq,) for seq in gone])
-        for seq in gone:
-            derived += connection.execute("DELETE FROM stated WHERE seq = ?", (seq,)).rowcount
+            connection.executemany(f"DELETE FROM {table} WHERE seq = ?", named)
+        derived += connection.executemany("DELETE FROM stated WHERE seq = ?", named).rowcount
         derived += connection.execute("DELETE FROM derived WHERE thread = ?", (key,)).rowcount
         connection.execute(
             "UPDATE threads SET withdrawn = withdrawn + ? WHERE thread = ?", (len(gone), key)
@@ -80,11 +69,8 @@ def _chosen(connection: Connection, scope: Scope, which: Withdrawal) -> list[_Ro
 def _left(tenant_id: str, thread_id: str, row: _Row) -> tuple[Any, ...]:
     """What stays of a record, in the order of `_WITHDRAW`."""
     seq, digest, chain, terms, size, *fields = row
-    _, branch, position, slot, revision, _, session, message_id, *_ = fields
-    at, total_tokens, total_importance = fields[10], fields[15], fields[16]
-    place = (branch, position, slot, revision, session, message_id)
-    own = row_digest((tenant_id, thread_id, *fields), terms)
-    return (seq, *place, at, total_tokens, total_importance, size, digest, own, chain)
+    left = left_of(tenant_id, thread_id, fields, terms)
+    return (seq, *left.place, left.message_id, *left.totals, size, digest, left.row_digest, chain)
 
 
 _CHOSEN: Final = (
