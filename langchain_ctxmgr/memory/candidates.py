@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from langchain_ctxmgr.analysis import Cue
 from langchain_ctxmgr.memory.dates import Period
 from langchain_ctxmgr.memory.query import GENERIC_NAMES
-from langchain_ctxmgr.records import Turn
+from langchain_ctxmgr.turns import EPOCH, Turns
 
 Column: TypeAlias = NDArray[np.float64]
 
@@ -41,15 +41,13 @@ _LOG_RANGE = 20.0
 class Candidates:
     """Columns of the candidates, in order of thread and slot."""
 
-    def __init__(self, turns: Sequence[Turn]) -> None:
+    def __init__(self, turns: Turns) -> None:
         self._turns = turns
-        self._slot = np.array([turn.slot for turn in turns])
-        sessions = [(turn.thread_id, turn.session) for turn in turns]
-        numbers = {session: number for number, session in enumerate(dict.fromkeys(sessions))}
-        self._session = np.array([numbers[session] for session in sessions])
-        self._writers = [(turn.role, turn.speaker) for turn in turns]
-        self._cues = np.array([turn.cues for turn in turns])
-        self.tokens = np.array([turn.tokens for turn in turns], dtype=np.float64)
+        self._slot = turns.slot
+        sessions = turns.thread_rank * (1 + turns.session.max()) + turns.session
+        self._session = np.unique(sessions, return_inverse=True)[1]
+        self._cues = turns.cues
+        self.tokens = turns.tokens.astype(np.float64)
 
     def sum_around(self, values: Column) -> Column:
         """Sum over each turn and its neighbours in the same session."""
@@ -106,7 +104,7 @@ class Candidates:
 
     def spoken_by(self, speaker: str) -> Column:
         """1 for the turns of `speaker`."""
-        return np.array([float(turn.speaker == speaker) for turn in self._turns])
+        return (self._turns.speaker == speaker).astype(np.float64)
 
     def having(self, cue: Cue) -> Column:
         """1 for the turns with `cue`."""
@@ -114,8 +112,9 @@ class Candidates:
 
     def dated(self, periods: Sequence[Period]) -> Column:
         """How near each turn is to a period: `ON_DATE`, `SAME_MONTH`, `MONTH_AFTER` or 0."""
-        days = np.array([turn.at.toordinal() for turn in self._turns])
-        months = np.array([turn.at.year * 12 + turn.at.month for turn in self._turns])
+        said = self._turns.at.astype("datetime64[us]")
+        days = said.astype("datetime64[D]").astype(np.int64) + EPOCH.toordinal()
+        months = said.astype("datetime64[M]").astype(np.int64) + EPOCH.year * 12 + EPOCH.month
         best = np.zeros(len(days))
         for first, last in periods:
             start, end = first.year * 12 + first.month, last.year * 12 + last.month
@@ -136,13 +135,13 @@ class Candidates:
         A named AI message is a person's where the human messages carry names too: a
         logged chat between people.
         """
-        writers = set(self._writers)
-        people = any(role == "human" and _is_named(speaker) for role, speaker in writers)
+        writers = list(zip(self._turns.role.tolist(), self._turns.speaker.tolist(), strict=True))
+        people = any(role == "human" and _is_named(speaker) for role, speaker in set(writers))
         machine = {
             (role, speaker): float(role != "human" and not (people and _is_named(speaker)))
-            for role, speaker in writers
+            for role, speaker in set(writers)
         }
-        return np.array([machine[writer] for writer in self._writers])
+        return np.array([machine[writer] for writer in writers])
 
     def _followed_by(self, step: int, *, within: int) -> NDArray[np.intp]:
         """Rows whose `step`-th next row is at most `within` slots on, in the same session."""

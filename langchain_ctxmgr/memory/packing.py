@@ -15,7 +15,7 @@ from datetime import date
 from langchain_ctxmgr.analysis import message_text, sentences, terms
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.prompt.layout import Order, RecalledBlock
-from langchain_ctxmgr.records import Explanation, LogRecord, Memory, Turn
+from langchain_ctxmgr.records import Explanation, LogRecord, Memory
 
 MIN_ROW_TOKENS = 10
 """With less room than this nothing worth showing fits."""
@@ -98,9 +98,9 @@ class Packing:
             return at_most
         return min(at_most, max(self._k - len(self.memories), LEAST_READ))
 
-    def may_fit(self, turn: Turn) -> bool:
-        """Whether reading the message is worth it: it may fit, or must be cut anyway."""
-        at_least = turn.tokens - _SLACK_TOKENS
+    def may_fit(self, tokens: int) -> bool:
+        """Whether reading a message of so many is worth it: it may fit, or must be cut anyway."""
+        at_least = tokens - _SLACK_TOKENS
         return at_least <= self._left or self._must_be_cut(at_least)
 
     def offer(

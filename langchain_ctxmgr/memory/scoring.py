@@ -9,7 +9,7 @@ about a millisecond.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +18,8 @@ import numpy as np
 from langchain_ctxmgr.analysis import Cue
 from langchain_ctxmgr.memory.candidates import Candidates, Column
 from langchain_ctxmgr.memory.query import Question
-from langchain_ctxmgr.records import Contribution, Explanation, Turn
+from langchain_ctxmgr.records import Contribution, Explanation
+from langchain_ctxmgr.turns import Turns
 
 LATE = "late"
 """The arm of late interaction."""
@@ -186,7 +187,7 @@ class Scored(NamedTuple):
 
 def score(
     question: Question,
-    turns: Sequence[Turn],
+    turns: Turns,
     arms: Arms,
     *,
     priced: bool = True,

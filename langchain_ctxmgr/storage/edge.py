@@ -25,7 +25,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Callable, Collection, Generator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -46,6 +46,7 @@ from langchain_ctxmgr.storage.vectors import (
     VectorQuery,
     checked_ask,
     conditions,
+    corpus_level,
     scope_key,
     with_threads,
 )
@@ -58,6 +59,21 @@ write-ahead log covers a killed process without it, and grows 2.5 MB per 1,000 p
 MIN_FREE_BYTES = 64 * 2**20
 """Free space below which nothing is written: two of the 32 MB files Edge maps ahead."""
 _WAIT_SECONDS = 0.005
+
+
+@dataclass(slots=True)
+class _Corpus:
+    """What IDF is counted over for a scope, and how many points had been found in it."""
+
+    scope: str
+    points: int
+    params: edge.IdfParams
+    added: int = 0
+    """Most points stored in it since."""
+
+    def holds(self) -> bool:
+        """Whether counting anew would come to the same."""
+        return corpus_level(self.points) == corpus_level(self.points + self.added)
 
 
 class EdgeVectorStore:
@@ -88,9 +104,9 @@ class EdgeVectorStore:
         """Shards by name that are made or removed while others use the store."""
         self._files = ForkableLock()
         """Held while that goes on; taken after `_lock` where both are."""
-        self._corpus: tuple[str, edge.IdfParams] | None = None
-        """The corpus of the scope asked last: one question is several queries, and Edge
-        counts in a thread of its own, which a busy machine takes milliseconds to wake."""
+        self._corpus: _Corpus | None = None
+        """Of the scope asked last: a conversation asks again and again, and Edge counts in a
+        thread of its own, which a busy machine takes milliseconds to wake."""
         self._pid: int | None = None
         self._closed = False
         self._unflushed = 0
@@ -391,7 +407,7 @@ class EdgeVectorStore:
             piece = ready[start : start + SLICE_POINTS]
             with self._opened() as shard:
                 edge_folder.require_free(self.path, MIN_FREE_BYTES)
-                self._update(shard, edge.UpdateOperation.upsert_points(piece))
+                self._update(shard, edge.UpdateOperation.upsert_points(piece), adds=len(piece))
                 self._unflushed += len(piece)
                 self._unflushed_next += len(piece)
                 if self._unflushed >= FLUSH_POINTS:
@@ -399,13 +415,21 @@ class EdgeVectorStore:
                     self._unflushed = 0
 
     def _idf(self, shard: edge.EdgeShard, scope: Scope) -> edge.IdfParams:
-        key = scope_key(scope)
-        if self._corpus is None or self._corpus[0] != key:
-            self._corpus = (key, edge_shard.corpus(shard, scope))
-        return self._corpus[1]
+        known = self._corpus
+        if known is None or known.scope != scope_key(scope) or not known.holds():
+            points = edge_shard.size(shard, scope)
+            known = _Corpus(scope_key(scope), points, edge_shard.corpus(scope, points))
+            self._corpus = known
+        return known.params
 
-    def _update(self, shard: edge.EdgeShard, operation: edge.UpdateOperation) -> None:
-        self._corpus = None
+    def _update(
+        self, shard: edge.EdgeShard, operation: edge.UpdateOperation, *, adds: int | None = None
+    ) -> None:
+        """With `adds`, `operation` stores at most so many new points and erases none."""
+        if adds is None:
+            self._corpus = None
+        elif self._corpus is not None:
+            self._corpus.added += adds
         shard.update(operation)
         if self._next is not None:
             self._next.update(operation)

@@ -180,11 +180,14 @@ def codes(shard: edge.EdgeShard, scope: Scope, ids: Sequence[int]) -> dict[int, 
     return found
 
 
-def corpus(shard: edge.EdgeShard, scope: Scope) -> edge.IdfParams:
-    """The points that IDF is counted over for `scope`: all of it, or an even sample."""
+def size(shard: edge.EdgeShard, scope: Scope) -> int:
+    """Points in `scope`: Edge's estimate, which is exact for one keyword."""
     whole = edge_filter((Match(SCOPES_FIELD, scope_key(scope)),))
-    # Edge's estimate is exact for one keyword, and takes 10 µs whatever it counts.
-    points = shard.count(edge.CountRequest(exact=False, filter=whole))
+    return shard.count(edge.CountRequest(exact=False, filter=whole))
+
+
+def corpus(scope: Scope, points: int) -> edge.IdfParams:
+    """What IDF is counted over for `scope`, of so many points: all of it, or an even sample."""
     sample = scope_key(scope, corpus_level(points))
     return edge.IdfParams(edge_filter((Match(SCOPES_FIELD, sample),)))
 

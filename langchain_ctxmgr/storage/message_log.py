@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Protocol
 
 from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn
+from langchain_ctxmgr.turns import NO_TURNS, Turns
 
 SESSION_GAP: Final = timedelta(hours=4)
 """A longer pause than this starts a new session."""
@@ -233,8 +234,8 @@ class MessageLog(Protocol):
         seqs: Sequence[int],
         *,
         around: int = 0,
-        known: Collection[Turn] = (),
-    ) -> list[Turn]:
+        known: Turns = NO_TURNS,
+    ) -> Turns:
         """`fetch` without texts and without superseded revisions, each turn once.
 
         With `around`, also what stands up to so many slots before and after each on its
@@ -442,8 +443,8 @@ class MessageLog(Protocol):
         seqs: Sequence[int],
         *,
         around: int = 0,
-        known: Collection[Turn] = (),
-    ) -> list[Turn]:
+        known: Turns = NO_TURNS,
+    ) -> Turns:
         """`turns` without blocking the event loop."""
         ...
 

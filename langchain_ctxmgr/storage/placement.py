@@ -23,7 +23,8 @@ from langchain_ctxmgr.storage.codec import (
     row_digest,
 )
 from langchain_ctxmgr.storage.message_log import SESSION_GAP
-from langchain_ctxmgr.storage.rows import EPOCH, MICROSECOND, bytes_of, pack_terms
+from langchain_ctxmgr.storage.rows import bytes_of, pack_terms
+from langchain_ctxmgr.turns import EPOCH, MICROSECOND
 
 _SESSION_GAP_US: Final = SESSION_GAP // MICROSECOND
 _MAX_CUES: Final = 1 << 63

@@ -50,6 +50,7 @@ from langchain_ctxmgr.storage.postgres_search import search
 from langchain_ctxmgr.storage.postgres_stated import put_stated, stated
 from langchain_ctxmgr.storage.postgres_withdrawal import withdraw
 from langchain_ctxmgr.storage.postgres_work import Work
+from langchain_ctxmgr.turns import NO_TURNS, Turns
 
 _PAGE: Final = 256
 _QUICK_ROWS: Final = 64
@@ -230,8 +231,8 @@ class PostgresLog(Closable):
         seqs: Sequence[int],
         *,
         around: int = 0,
-        known: Collection[Turn] = (),
-    ) -> list[Turn]:
+        known: Turns = NO_TURNS,
+    ) -> Turns:
         """`fetch` without texts and without superseded revisions."""
         return self._database.run(reads.turns(scope, seqs, around, known))
 
@@ -241,8 +242,8 @@ class PostgresLog(Closable):
         seqs: Sequence[int],
         *,
         around: int = 0,
-        known: Collection[Turn] = (),
-    ) -> list[Turn]:
+        known: Turns = NO_TURNS,
+    ) -> Turns:
         """`turns` without blocking the event loop."""
         return await self._database.arun(reads.turns(scope, seqs, around, known))
 

@@ -31,7 +31,8 @@ from langchain_ctxmgr.storage.postgres_work import (
     Work,
     array,
 )
-from langchain_ctxmgr.storage.rows import after_prefix, bytes_of, record_of, thread_use_of, turn_of
+from langchain_ctxmgr.storage.rows import after_prefix, bytes_of, record_of, thread_use_of, turns_of
+from langchain_ctxmgr.turns import Turns
 
 TURN_COLUMNS: Final = (
     "r.seq, t.thread_id, r.slot, r.branch, r.session, r.role, r.speaker, r.at, r.tokens, "
@@ -211,22 +212,18 @@ def fetch(scope: Scope, seqs: Sequence[int]) -> Work[list[LogRecord]]:
     return Work(tenant_of(scope), steps)
 
 
-def turns(
-    scope: Scope, seqs: Sequence[int], around: int, known: Collection[Turn]
-) -> Work[list[Turn]]:
+def turns(scope: Scope, seqs: Sequence[int], around: int, known: Turns) -> Work[Turns]:
     """See `MessageLog.turns`."""
     seen = in_scope(scope)
-    given = {turn.seq for turn in known}
+    given = set(known.seq.tolist())
 
-    def steps() -> Steps[list[Turn]]:
+    def steps() -> Steps[Turns]:
         if around == 0:
             wanted = array(seq for seq in seqs if seq not in given)
             [rows] = yield [Statement(_TURNS, (wanted, *seen))]
-            return [turn_of(row) for row in rows]
+            return turns_of(rows)
         [rows] = yield [Statement(_NEAR, (array(seqs), *seen[3:], around, around, *seen))]
-        return [
-            turn_of(row) for row in {row[0]: row for row in rows if row[0] not in given}.values()
-        ]
+        return turns_of({row[0]: row for row in rows if row[0] not in given}.values())
 
     return Work(tenant_of(scope), steps)
 
@@ -246,7 +243,7 @@ def top(line: Branch, before_slot: int, limit: int) -> Work[list[Turn]]:
         ranked = [row for answer in answers for row in answer]
         best = array(seq for _, _, seq in nsmallest(limit, ranked))
         [rows, _] = yield [Statement(_TURNS, (best, *in_scope(scope))), COMMIT]
-        return [turn_of(row) for row in rows]
+        return list(turns_of(rows))
 
     return Work(line.tenant_id, steps, begin=SNAPSHOT)
 

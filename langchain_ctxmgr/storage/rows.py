@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from struct import pack, unpack
 from typing import Any, Final
 
 from langchain_ctxmgr.errors import StorageError
-from langchain_ctxmgr.records import LogRecord, Turn
+from langchain_ctxmgr.records import LogRecord
 from langchain_ctxmgr.storage.codec import decode
 from langchain_ctxmgr.storage.message_log import (
     IndexEntry,
@@ -17,52 +17,20 @@ from langchain_ctxmgr.storage.message_log import (
     ThreadUse,
     Withdrawal,
 )
+from langchain_ctxmgr.turns import EPOCH, MICROSECOND, Turns
 
 Row = Sequence[Any]
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND: Final = timedelta(microseconds=1)
 _ANY_AT: Final = 2**62
 
 
-def turn_of(row: Row) -> Turn:
-    """A row of the turn's columns as a value."""
-    seq, thread_id, slot, branch, session, role, speaker, at, tokens, importance, cues = row
-    return Turn(
-        seq,
-        thread_id,
-        slot,
-        branch,
-        session,
-        role,
-        None if speaker is None else text_of(speaker),
-        EPOCH + timedelta(0, 0, at),
-        tokens,
-        importance,
-        cues,
-    )
-
-
-def turns_of(thread_id: str, rows: Iterable[Row]) -> list[Turn]:
-    """Rows of one thread, with the turn's columns but for the thread's id, as values."""
-    return [
-        Turn._make(
-            (
-                seq,
-                thread_id,
-                slot,
-                branch,
-                session,
-                role,
-                None if speaker is None else text_of(speaker),
-                EPOCH + timedelta(0, 0, at),
-                tokens,
-                importance,
-                cues,
-            )
-        )
-        for seq, slot, branch, session, role, speaker, at, tokens, importance, cues in rows
-    ]
+def turns_of(rows: Iterable[Row]) -> Turns:
+    """Rows of the turn's columns."""
+    turns = Turns.from_rows(rows)
+    names = {stored: text_of(stored) for stored in set(turns.speaker) if stored is not None}
+    if names:
+        turns.speaker[:] = [names.get(stored) for stored in turns.speaker]
+    return turns
 
 
 def record_of(row: Row) -> LogRecord:

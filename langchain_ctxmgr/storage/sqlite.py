@@ -41,6 +41,7 @@ from langchain_ctxmgr.storage.sqlite_search import search
 from langchain_ctxmgr.storage.sqlite_stated import put_stated, stated
 from langchain_ctxmgr.storage.sqlite_threads import threads
 from langchain_ctxmgr.storage.sqlite_withdrawal import withdraw
+from langchain_ctxmgr.turns import NO_TURNS, Turns
 
 _QUICK_ROWS: Final = 64
 """Messages written or read in place on an event loop: about a millisecond."""
@@ -197,8 +198,8 @@ class SqliteLog(Closable):
         seqs: Sequence[int],
         *,
         around: int = 0,
-        known: Collection[Turn] = (),
-    ) -> list[Turn]:
+        known: Turns = NO_TURNS,
+    ) -> Turns:
         """`fetch` without texts and without superseded revisions, or what stands around it."""
         return self._database.read(lambda c: reads.turns(c, scope, seqs, around, known))
 
@@ -208,8 +209,8 @@ class SqliteLog(Closable):
         seqs: Sequence[int],
         *,
         around: int = 0,
-        known: Collection[Turn] = (),
-    ) -> list[Turn]:
+        known: Turns = NO_TURNS,
+    ) -> Turns:
         """`turns` without blocking the event loop."""
         return await self._database.aread(
             lambda c: reads.turns(c, scope, seqs, around, known),

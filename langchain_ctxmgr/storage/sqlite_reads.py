@@ -25,7 +25,7 @@ from langchain_ctxmgr.storage.message_log import (
     thread_of,
     user_of,
 )
-from langchain_ctxmgr.storage.rows import Row, bytes_of, pending_of, record_of, turn_of, turns_of
+from langchain_ctxmgr.storage.rows import Row, bytes_of, pending_of, record_of, turns_of
 from langchain_ctxmgr.storage.sqlite_rows import (
     NEWEST,
     RECORD_COLUMNS,
@@ -33,6 +33,7 @@ from langchain_ctxmgr.storage.sqlite_rows import (
     TENANT,
     TURN_FIELDS,
 )
+from langchain_ctxmgr.turns import NO_TURNS, Turns
 
 Connection = sqlite3.Connection
 _NO_LIMIT: Final = -1
@@ -204,16 +205,12 @@ def fetch(connection: Connection, scope: Scope, seqs: Sequence[int]) -> list[Log
 
 
 def turns(
-    connection: Connection,
-    scope: Scope,
-    seqs: Sequence[int],
-    around: int = 0,
-    known: Collection[Turn] = (),
-) -> list[Turn]:
-    """See `MessageLog.turns`. The thread's id is read only where the rows may differ in it."""
+    connection: Connection, scope: Scope, seqs: Sequence[int], around: int, known: Turns
+) -> Turns:
+    """See `MessageLog.turns`."""
     if around:
         return _turns_around(connection, scope, seqs, around, known)
-    seen = {turn.seq for turn in known}
+    seen = set(known.seq.tolist())
     asked = json.dumps([seq for seq in seqs if seq not in seen])
     tenant_id, thread_id, *user = in_scope(scope)
     if thread_id is None:
@@ -223,27 +220,22 @@ def turns(
             f"AND (? OR r.user_id = ?) AND {NEWEST}",
             (asked, tenant_id, *user),
         )
-        return [turn_of(row) for row in rows]
-    rows = connection.execute(
-        f"SELECT r.seq, {TURN_FIELDS} FROM json_each(?) j CROSS JOIN records r "
-        f"WHERE r.seq = j.value AND r.thread = ({THREAD}) AND {NEWEST}",
-        (asked, tenant_id, thread_id),
-    )
-    return turns_of(thread_id, rows)
+    else:
+        rows = connection.execute(
+            f"SELECT r.seq, ?, {TURN_FIELDS} FROM json_each(?) j CROSS JOIN records r "
+            f"WHERE r.seq = j.value AND r.thread = ({THREAD}) AND {NEWEST}",
+            (thread_id, asked, tenant_id, thread_id),
+        )
+    return turns_of(rows)
 
 
 def _turns_around(
-    connection: Connection,
-    scope: Scope,
-    seqs: Sequence[int],
-    around: int,
-    known: Collection[Turn],
-) -> list[Turn]:
+    connection: Connection, scope: Scope, seqs: Sequence[int], around: int, known: Turns
+) -> Turns:
     """Which places are wanted comes first, so that each row is read once."""
     tenant_id, within, is_anyone, user_id = in_scope(scope)
-    given = {turn.seq: turn for turn in known}
-    centres = [given[seq] for seq in seqs if seq in given]
-    places = [(turn.thread_id, turn.branch, turn.slot) for turn in centres]
+    given = dict(zip(known.seq.tolist(), known.places(), strict=True))
+    places = [given[seq] for seq in seqs if seq in given]
     asked = [seq for seq in seqs if seq not in given]
     if asked:
         places += connection.execute(
@@ -255,21 +247,21 @@ def _turns_around(
     for thread_id, number, slot in places:
         slots = wanted.setdefault((thread_id, number), set())
         slots.update(range(max(slot - around, 0), slot + around + 1))
-    for turn in known:
-        if (turn.thread_id, turn.branch) in wanted:
-            wanted[turn.thread_id, turn.branch].discard(turn.slot)
+    for thread_id, number, slot in given.values():
+        if (thread_id, number) in wanted:
+            wanted[thread_id, number].discard(slot)
     statement = (
-        f"SELECT r.seq, {TURN_FIELDS} FROM json_each(?) j CROSS JOIN records r "
+        f"SELECT r.seq, ?, {TURN_FIELDS} FROM json_each(?) j CROSS JOIN records r "
         f"WHERE r.thread = ({THREAD}) AND r.branch = ? AND r.slot = j.value "
         f"AND (? OR r.user_id = ?) AND {NEWEST}"
     )
-    found: list[Turn] = []
+    found: list[Turns] = []
     for (thread_id, number), slots in wanted.items():
         if within in {None, thread_id}:
             line = (tenant_id, thread_id, number, is_anyone, user_id)
-            rows = connection.execute(statement, (json.dumps(sorted(slots)), *line))
-            found += turns_of(thread_id, rows)
-    return found
+            rows = connection.execute(statement, (thread_id, json.dumps(sorted(slots)), *line))
+            found.append(turns_of(rows))
+    return Turns.joined(found)
 
 
 def top(connection: Connection, line: Branch, before_slot: int, limit: int) -> list[Turn]:
@@ -287,7 +279,8 @@ def top(connection: Connection, line: Branch, before_slot: int, limit: int) -> l
             (key, span.branch, min(span.last_slot, before_slot - 1), limit),
         )
     scope = Scope(tenant_id=line.tenant_id, thread_id=line.thread_id)
-    return turns(connection, scope, [seq for _, _, seq in nsmallest(limit, ranked)])
+    best = [seq for _, _, seq in nsmallest(limit, ranked)]
+    return list(turns(connection, scope, best, 0, NO_TURNS))
 
 
 def tenants(connection: Connection) -> list[str]:

@@ -125,7 +125,7 @@ class TestPacking:
     def test_a_hopeless_message_is_not_even_read(self):
         pack = packing(50)
         pack.offer(record(0, "harbour " * 400), 1.0, {})
-        assert not pack.may_fit(record(1, "harbour " * 400))
+        assert not pack.may_fit(record(1, "harbour " * 400).tokens)
 
 
 class TestExcerpt:

@@ -12,6 +12,7 @@ from langchain_ctxmgr.analysis import Cue
 from langchain_ctxmgr.memory.query import read_question
 from langchain_ctxmgr.memory.scoring import Arms, Scored, score
 from langchain_ctxmgr.records import Turn
+from langchain_ctxmgr.turns import Turns
 
 START = datetime(2025, 5, 1, 9, tzinfo=UTC)
 
@@ -40,7 +41,10 @@ def scored(asked: str, given_turns: list[Turn], keywords: list[float], **setting
     question = read_question(asked, participants=people, asked_at=START + timedelta(days=90))
     column = np.array(keywords, dtype=float)
     return score(
-        question, given_turns, Arms(column, column, settings.pop("dense", None)), **settings
+        question,
+        Turns.of(given_turns),
+        Arms(column, column, settings.pop("dense", None)),
+        **settings,
     )
 
 
@@ -93,13 +97,13 @@ class TestScore:
         column = np.array([0.0, 1.0, 1.0, 0.0])
         question = read_question("harbour lamp?", participants=(), asked_at=START)
         arms = Arms(column, column, None, pairs=np.array([0.0, 0.0, 4.0, 0.0]))
-        assert score(question, turns(4), arms).total.argmax() == 2
+        assert score(question, Turns.of(turns(4)), arms).total.argmax() == 2
 
     def test_words_that_mean_the_same_count(self):
         column, similar = np.zeros(4), np.array([0.1, 0.1, 0.9, 0.1])
         question = read_question("harbour lamp?", participants=(), asked_at=START)
         arms = Arms(column, column, np.full(4, 0.5), similar)
-        assert score(question, turns(4), arms).total.argmax() == 2
+        assert score(question, Turns.of(turns(4)), arms).total.argmax() == 2
 
     def test_the_named_speaker_is_preferred(self):
         some = [turn._replace(speaker="Ada" if turn.slot % 2 else "Ben") for turn in turns(6)]
