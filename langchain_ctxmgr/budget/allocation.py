@@ -170,7 +170,7 @@ class ContextBudget:
 
     A share is a fraction of the room that system text, tools and the current turn leave, or a
     `Share` with bounds; None is the default for the size of the window. The full history is
-    sent while it fits. Once it does not: below 8,000 tokens a tenth for the last turns (40 %
+    sent while it fits and is no longer than `focus_above_tokens`. Once it is not: below 8,000 tokens a tenth for the last turns (40 %
     while a conversation is live), the rest for what is recalled; from 8,000 to 32,000 a
     summary and more and more history; from 32,000 on 60 % history, 5 % summary and
     20 % recalled. While a live conversation goes on from turn to turn, from 2,048 tokens on, each
@@ -192,9 +192,9 @@ class ContextBudget:
     recalled_share: Share | float | None = None
     keep_full_history: bool = True
     """Send the whole history while it fits; False: the shares hold from the first turn on."""
-    focus_above_tokens: int | None = None
-    """A longer history is condensed to so many tokens for the question (`FOCUS_TOKENS` is a good
-    number): the newest part, a summary and what bears on it. None: as many as the window holds."""
+    focus_above_tokens: int | None = FOCUS_TOKENS
+    """A longer history is condensed to so many tokens for the question: the newest part, a
+    summary and what bears on it. None: as many as the window holds."""
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import HumanMessage
 
 from langchain_ctxmgr.budget.allocation import (
+    FOCUS_TOKENS,
     ContextBudget,
     RiskLevel,
     Share,
@@ -19,7 +20,7 @@ from langchain_ctxmgr.budget.allocation import (
 from langchain_ctxmgr.budget.tokens import VocabularyCounter
 
 COUNTER = VocabularyCounter("o200k_base")
-BUDGET = ContextBudget(max_input_tokens=128_000)
+BUDGET = ContextBudget(max_input_tokens=128_000, focus_above_tokens=None)
 TOKENS = st.integers(0, 200_000)
 FRACTION = st.floats(0, 1 / 3)
 SHARES = (
@@ -114,6 +115,11 @@ class TestContextBudget:
     def test_allocates_the_window_without_the_reserve(self):
         assert BUDGET.allocate().max_tokens == 128_000 - 1_024
 
+    def test_a_long_history_is_given_no_more_than_a_question_needs_unless_told(self):
+        share = ContextBudget(max_input_tokens=128_000).allocate(fixed_tokens=5_000)
+        assert (share.room, share.max_tokens) == (FOCUS_TOKENS, FOCUS_TOKENS + 5_000)
+        assert BUDGET.allocate(fixed_tokens=5_000).room == 128_000 - 1_024 - 5_000
+
 
 class TestAllocate:
     def test_a_tiny_room_has_no_summary(self):
@@ -170,17 +176,24 @@ class TestAllocate:
         with pytest.raises(ValueError, match="fixed_tokens must be an int of at least 0, got -1"):
             BUDGET.allocate(10, -1)
 
-    @given(TOKENS, TOKENS, st.tuples(SHARES, SHARES, SHARES), st.booleans())
-    def test_never_gives_out_more_than_the_room(self, limit, fixed, shares, is_live):
+    @given(
+        TOKENS,
+        TOKENS,
+        st.tuples(SHARES, SHARES, SHARES),
+        st.booleans(),
+        st.none() | st.integers(1, 200_000),
+    )
+    def test_never_gives_out_more_than_the_room(self, limit, fixed, shares, is_live, focus):
         history, summary, recalled = shares
         budget = ContextBudget(
             max_input_tokens=200_000,
             history_share=history,
             summary_share=summary,
             recalled_share=recalled,
+            focus_above_tokens=focus,
         )
         share = budget.allocate(limit, fixed, is_live=is_live)
-        assert share.room == max(limit - fixed, 0)
+        assert share.room == min(max(limit - fixed, 0), focus or limit)
         assert min(share.history, share.summary, share.recalled) >= 0
         assert share.history + share.summary + share.recalled <= share.room
 
