@@ -5,7 +5,7 @@ returns its result. `run` drives a plan with blocking calls, `arun` drives the s
 plan on an event loop. The names follow LangChain: `call(model.invoke, x)` is
 `invoke` when run blocking and `ainvoke` when run async. A bound method without an
 async twin is called in place, so only what takes well under a millisecond goes
-without one.
+without one. A `brief` method is called where the plan is, on an event loop too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_brief: set[Callable[..., Any]] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,15 @@ Plan: TypeAlias = Generator[Step, Any, T]
 def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Plan[T]:
     """Ask the driver for `function(*args, **kwargs)`, or its async twin's result."""
     return cast("T", (yield Call(function, args, kwargs)))
+
+
+def brief(method: Callable[P, T]) -> Callable[P, T]:
+    """Mark a blocking method that takes about as long as changing threads twice.
+
+    On an event loop a plan advances in a worker thread, so it may block there.
+    """
+    _brief.add(method)
+    return method
 
 
 def gather(*plans: Plan[T]) -> Plan[list[T]]:
@@ -71,17 +81,18 @@ async def arun(plan: Plan[T]) -> T:
     """Drive `plan` to its result, awaiting the async twin of each call.
 
     What the plan does between its calls (counting, scoring, packing) may take many
-    milliseconds, so it runs in a worker thread, one stretch after the other.
+    milliseconds, so it runs in a worker thread, one stretch after the other, with the brief
+    calls there are.
     """
     try:
-        step = await _advance(partial(next, plan))
+        step = await _advance(plan, partial(next, plan))
         while not isinstance(step, _Done):
             try:
                 result = await _awaited(step)
             except Exception as error:  # noqa: BLE001 - handed to the plan, which decides
-                step = await _advance(partial(plan.throw, error))
+                step = await _advance(plan, partial(plan.throw, error))
             else:
-                step = await _advance(partial(plan.send, result))
+                step = await _advance(plan, partial(plan.send, result))
         return cast("T", step.value)
     finally:
         plan.close()
@@ -94,9 +105,9 @@ class _Done:
     value: Any
 
 
-async def _advance(move: Callable[[], Step]) -> Step | _Done:
+async def _advance(plan: Plan[Any], move: Callable[[], Step]) -> Step | _Done:
     """The plan's next step; when cancelled, only after the thread has let go of the plan."""
-    moving = asyncio.ensure_future(asyncio.to_thread(_moved, move))
+    moving = asyncio.ensure_future(asyncio.to_thread(_moved, plan, move))
     try:
         return await asyncio.shield(moving)
     except asyncio.CancelledError:
@@ -104,11 +115,24 @@ async def _advance(move: Callable[[], Step]) -> Step | _Done:
         raise
 
 
-def _moved(move: Callable[[], Step]) -> Step | _Done:
+def _moved(plan: Plan[Any], move: Callable[[], Step]) -> Step | _Done:
     try:
-        return move()
+        step = move()
+        while isinstance(step, Call) and _is_brief(step.function):
+            try:
+                result = _blocking(step)
+            except Exception as error:  # noqa: BLE001 - handed to the plan, which decides
+                step = plan.throw(error)
+            else:
+                step = plan.send(result)
     except StopIteration as stop:
         return _Done(stop.value)
+    else:
+        return step
+
+
+def _is_brief(function: Callable[..., Any]) -> bool:
+    return getattr(function, "__func__", None) in _brief
 
 
 def _blocking(step: Step) -> Any:

@@ -170,13 +170,13 @@ class ContextBudget:
 
     A share is a fraction of the room that system text, tools and the current turn leave, or a
     `Share` with bounds; None is the default for the size of the window. The full history is
-    sent while it fits and is no longer than `focus_above_tokens`. Once it is not: below 8,000 tokens a tenth for the last turns (40 %
-    while a conversation is live), the rest for what is recalled; from 8,000 to 32,000 a
-    summary and more and more history; from 32,000 on 60 % history, 5 % summary and
-    20 % recalled. While a live conversation goes on from turn to turn, from 2,048 tokens on, each
-    question is given a twentieth of recalled text (256 to 2,048 tokens), and what was sent stays
-    until the window is full: so the provider's prompt cache holds. `history` is then where it
-    starts anew.
+    sent while it fits and is no longer than `focus_above_tokens`. Once it is not: below 8,000
+    tokens a tenth for the last turns (40 % while a conversation is live), the rest for what is
+    recalled; from 8,000 to 32,000 a summary and more and more history; from 32,000 on 60 %
+    history, 5 % summary and 20 % recalled. While a live conversation goes on from turn to turn,
+    from 2,048 tokens on, each question is given a twentieth of recalled text (256 to 2,048
+    tokens), and what was sent stays until the window is full: so the provider's prompt cache
+    holds. `history` is then where it starts anew.
 
     Raises:
         ValueError: If a number is out of range, the reserve leaves nothing, or the shares

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Protocol
 
+from langchain_ctxmgr._plans import brief
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.records import Scope
 
@@ -159,6 +160,7 @@ class MemoryCache:
         self._entries: OrderedDict[tuple[Scope, str], tuple[bytes, float]] = OrderedDict()
         self._bytes = 0
 
+    @brief
     def get(self, scope: Scope, key: str) -> bytes | None:
         """What was put under `key` for this very scope; None when it is not there."""
         check_scope(scope)
@@ -173,6 +175,7 @@ class MemoryCache:
             self._entries.move_to_end((scope, key))
             return value
 
+    @brief
     def put(self, scope: Scope, key: str, value: bytes, *, ttl: timedelta | None = None) -> None:
         """Keep `value` for `ttl`, or for `MAX_TTL` without one; drop it where it is too large."""
         check_scope(scope)

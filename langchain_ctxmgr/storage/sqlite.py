@@ -14,6 +14,7 @@ from datetime import timedelta
 from sqlite3 import Connection
 from typing import Final, Self
 
+from langchain_ctxmgr._plans import brief
 from langchain_ctxmgr.closable import Closable
 from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn
 from langchain_ctxmgr.storage import sqlite_progress as progress
@@ -101,6 +102,7 @@ class SqliteLog(Closable):
             return _nothing(scope)
         return await self._database.awrite(_appending(scope, entries))
 
+    @brief
     def branch(self, scope: Scope, *, head: str | None = None) -> Branch:
         """The line of the thread written to last, or the one that ends at message id `head`."""
         return self._database.read(lambda c: reads.branch(c, scope, head))
@@ -109,6 +111,7 @@ class SqliteLog(Closable):
         """`branch` without blocking the event loop."""
         return await self._database.aread(lambda c: reads.branch(c, scope, head))
 
+    @brief
     def read(
         self,
         branch: Branch,
@@ -158,6 +161,7 @@ class SqliteLog(Closable):
             quick=min(rows, rows if limit is None else limit) <= _QUICK_ROWS,
         )
 
+    @brief
     def locate(self, branch: Branch, total_tokens: int) -> int | None:
         """The slot of the first message of `branch` with at least `total_tokens` before it."""
         return self._database.read(lambda c: reads.locate(c, branch, total_tokens))
@@ -166,6 +170,7 @@ class SqliteLog(Closable):
         """`locate` without blocking the event loop."""
         return await self._database.aread(lambda c: reads.locate(c, branch, total_tokens))
 
+    @brief
     def find(self, branch: Branch, message_id: str) -> LogRecord | None:
         """The newest revision of a message on `branch`; None if it is not there."""
         return self._database.read(lambda c: reads.find(c, branch, message_id))
@@ -174,6 +179,7 @@ class SqliteLog(Closable):
         """`find` without blocking the event loop."""
         return await self._database.aread(lambda c: reads.find(c, branch, message_id))
 
+    @brief
     def revised(self, branch: Branch, *, before_slot: int) -> int | None:
         """The position of the newest revision of a message before `before_slot`."""
         return self._database.read(lambda c: reads.revised(c, branch, before_slot))
@@ -182,6 +188,7 @@ class SqliteLog(Closable):
         """`revised` without blocking the event loop."""
         return await self._database.aread(lambda c: reads.revised(c, branch, before_slot))
 
+    @brief
     def fetch(self, scope: Scope, seqs: Sequence[int]) -> list[LogRecord]:
         """The records with these `seq`s, in the order asked for; others' are absent."""
         return self._database.read(lambda c: reads.fetch(c, scope, seqs))
@@ -192,6 +199,7 @@ class SqliteLog(Closable):
             lambda c: reads.fetch(c, scope, seqs), quick=len(seqs) <= _QUICK_ROWS
         )
 
+    @brief
     def turns(
         self,
         scope: Scope,
@@ -217,6 +225,7 @@ class SqliteLog(Closable):
             quick=len(seqs) * (1 + 2 * around) <= _QUICK_TURNS,
         )
 
+    @brief
     def top(self, branch: Branch, *, before_slot: int, limit: int) -> list[Turn]:
         """The most important human, ai and tool messages with terms, ties by slot."""
         return self._database.read(lambda c: reads.top(c, branch, before_slot, limit))
@@ -262,6 +271,7 @@ class SqliteLog(Closable):
             quick=min(limit, newer) <= _QUICK_ROWS,
         )
 
+    @brief
     def last_seq(self, tenant_id: str, *, until_seq: int | None = None) -> int:
         """The `seq` of the tenant's newest record, up to `until_seq` if given; 0 for none."""
         return self._database.read(lambda c: reads.last_seq(c, tenant_id, until_seq))
@@ -270,6 +280,7 @@ class SqliteLog(Closable):
         """`last_seq` without blocking the event loop."""
         return await self._database.aread(lambda c: reads.last_seq(c, tenant_id, until_seq))
 
+    @brief
     def marks(self, tenant_id: str, index_id: str) -> IndexMarks:
         """How far an index has followed a tenant's log; zeros for an unknown one."""
         return self._database.read(lambda c: reads.marks(c, tenant_id, index_id))
@@ -292,6 +303,7 @@ class SqliteLog(Closable):
             lambda c: progress.set_marks(c, tenant_id, index_id, words_seq, dense_seq)
         )
 
+    @brief
     def erasures(self, tenant_id: str, after_id: int) -> list[Erasure]:
         """What was erased of a tenant after the erasure `after_id`, oldest first."""
         return self._database.read(lambda c: reads.erasures(c, tenant_id, after_id))
@@ -310,6 +322,7 @@ class SqliteLog(Closable):
             lambda c: progress.set_erased(c, tenant_id, index_id, erasure_id)
         )
 
+    @brief
     def unfollowed(self, index_id: str, limit: int) -> list[str]:
         """Up to `limit` tenants with an erasure that an index has not carried out."""
         return self._database.read(lambda c: reads.unfollowed(c, index_id, limit))
@@ -336,6 +349,7 @@ class SqliteLog(Closable):
         """`release` without blocking the event loop."""
         await self._database.awrite(lambda c: progress.release(c, tenant_id, task, holder))
 
+    @brief
     def get_derived(self, scope: Scope, kind: str, key: str) -> bytes | None:
         """What `put_derived` stored for the thread, if it is still kept."""
         return self._database.read(lambda c: reads.get_derived(c, scope, kind, key))

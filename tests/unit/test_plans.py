@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 
 import pytest
 
-from langchain_ctxmgr._plans import Plan, arun, call, gather, run
+from langchain_ctxmgr._plans import Plan, arun, brief, call, gather, run
 
 
 class Store:
@@ -46,6 +47,38 @@ class TestPlans:
         store = Store()
         assert await arun(both(store)) == ("A", 1)
         assert store.calls == ["aget a"]
+
+    async def test_brief_calls_are_made_in_the_thread_that_the_plan_is_in(self):
+        threads: list[tuple[str, int]] = []
+
+        class Shelf:
+            @brief
+            def get(self, key: str) -> str:
+                threads.append((key, threading.get_ident()))
+                if key == "gone":
+                    raise KeyError(key)
+                return key.upper()
+
+            async def aget(self, key: str) -> str:
+                raise AssertionError(key)
+
+        shelf, store = Shelf(), Store()
+
+        def plan() -> Plan[list[str]]:
+            found = [(yield from call(shelf.get, "a")), (yield from call(store.get, "b"))]
+            try:
+                yield from call(shelf.get, "gone")
+            except KeyError:
+                found.append((yield from call(shelf.get, "c")))
+            return found
+
+        assert await arun(plan()) == ["A", "B", "C"]
+        assert store.calls == ["aget b"]
+        assert [key for key, _ in threads] == ["a", "gone", "c"]
+        assert threading.get_ident() not in {thread for _, thread in threads}
+        threads.clear()
+        assert run(plan()) == ["A", "B", "C"]
+        assert {thread for _, thread in threads} == {threading.get_ident()}
 
     async def test_gathered_plans_keep_their_order(self):
         store = Store()
