@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Protocol
 
-from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn
+from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn, Weighed
 
 SESSION_GAP: Final = timedelta(hours=4)
 """A longer pause than this starts a new session."""
@@ -77,6 +77,15 @@ class Stated(NamedTuple):
     message_id: str
     at: datetime
     value: bytes
+
+
+class Weighing(NamedTuple):
+    """What a user marks a message as."""
+
+    at: datetime
+    is_pinned: bool | None = None
+    """None: as before."""
+    weight: float | None = None
 
 
 class ThreadUse(NamedTuple):
@@ -340,6 +349,17 @@ class MessageLog(Protocol):
         """
         ...
 
+    def weigh(self, scope: Scope, message_id: str, given: Weighing) -> bool:
+        """Pin, boost or mute a message of a thread; whether the thread has it.
+
+        Kept until the message is erased, for all of its revisions.
+        """
+        ...
+
+    def weighed(self, scope: Scope) -> list[Weighed]:
+        """What is pinned, boosted or muted of the records that `scope` sees, last marked last."""
+        ...
+
     def threads(self, scope: Scope, *, prefix: str = "") -> list[ThreadUse]:
         """The threads with records, or those that a user spoke in, by name.
 
@@ -517,6 +537,14 @@ class MessageLog(Protocol):
 
     async def astated(self, scope: Scope) -> list[Stated]:
         """`stated` without blocking the event loop."""
+        ...
+
+    async def aweigh(self, scope: Scope, message_id: str, given: Weighing) -> bool:
+        """`weigh` without blocking the event loop."""
+        ...
+
+    async def aweighed(self, scope: Scope) -> list[Weighed]:
+        """`weighed` without blocking the event loop."""
         ...
 
     async def athreads(self, scope: Scope, *, prefix: str = "") -> list[ThreadUse]:

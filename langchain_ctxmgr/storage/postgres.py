@@ -23,7 +23,7 @@ import psycopg
 
 from langchain_ctxmgr.closable import Closable
 from langchain_ctxmgr.errors import StorageError
-from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn
+from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn, Weighed
 from langchain_ctxmgr.storage import postgres_audit as audit
 from langchain_ctxmgr.storage import postgres_progress as progress
 from langchain_ctxmgr.storage import postgres_reads as reads
@@ -38,6 +38,7 @@ from langchain_ctxmgr.storage.message_log import (
     TermHit,
     ThreadUse,
     Verification,
+    Weighing,
     Withdrawal,
     require_whole,
     tenant_of,
@@ -48,6 +49,7 @@ from langchain_ctxmgr.storage.postgres_append import append
 from langchain_ctxmgr.storage.postgres_database import Database, Inspected
 from langchain_ctxmgr.storage.postgres_search import search
 from langchain_ctxmgr.storage.postgres_stated import put_stated, stated
+from langchain_ctxmgr.storage.postgres_weights import weigh, weighed
 from langchain_ctxmgr.storage.postgres_withdrawal import withdraw
 from langchain_ctxmgr.storage.postgres_work import Work
 
@@ -389,6 +391,22 @@ class PostgresLog(Closable):
     async def astated(self, scope: Scope) -> list[Stated]:
         """`stated` without blocking the event loop."""
         return await self._database.arun(stated(scope))
+
+    def weigh(self, scope: Scope, message_id: str, given: Weighing) -> bool:
+        """Pin, boost or mute a message of a thread; whether the thread has it."""
+        return self._database.run(weigh(scope, message_id, given))
+
+    async def aweigh(self, scope: Scope, message_id: str, given: Weighing) -> bool:
+        """`weigh` without blocking the event loop."""
+        return await self._database.arun(weigh(scope, message_id, given))
+
+    def weighed(self, scope: Scope) -> list[Weighed]:
+        """What is pinned, boosted or muted of the records that `scope` sees, last marked last."""
+        return self._database.run(weighed(scope))
+
+    async def aweighed(self, scope: Scope) -> list[Weighed]:
+        """`weighed` without blocking the event loop."""
+        return await self._database.arun(weighed(scope))
 
     def threads(self, scope: Scope, *, prefix: str = "") -> list[ThreadUse]:
         """The threads with records, or those that a user spoke in, by name."""

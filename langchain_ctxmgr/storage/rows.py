@@ -8,7 +8,7 @@ from struct import pack, unpack
 from typing import Any, Final
 
 from langchain_ctxmgr.errors import StorageError
-from langchain_ctxmgr.records import LogRecord, Turn
+from langchain_ctxmgr.records import LogRecord, Turn, Weighed
 from langchain_ctxmgr.storage.codec import decode
 from langchain_ctxmgr.storage.message_log import (
     IndexEntry,
@@ -110,6 +110,13 @@ def stated_of(row: Row) -> Stated:
     return Stated(seq, thread_id, branch, slot, user_id, text_of(message_id), said_at, value)
 
 
+def weighed_of(row: Row) -> Weighed:
+    """A row of what a user marked a message as, by the fields of `Weighed`."""
+    *place, message_id, is_pinned, weight, at = row
+    marked_at = EPOCH + timedelta(0, 0, at)
+    return Weighed(*place, text_of(message_id), bool(is_pinned), weight, marked_at)
+
+
 def thread_use_of(row: Row) -> ThreadUse:
     """A row of a thread's id, whether it is shared, and when its last message was said."""
     thread_id, is_shared, newest_at = row
@@ -118,9 +125,14 @@ def thread_use_of(row: Row) -> ThreadUse:
 
 def at_bounds(which: Withdrawal) -> tuple[int, int]:
     """The time of a withdrawal as a column holds it: from, and before."""
-    start = -_ANY_AT if which.since is None else (which.since - EPOCH) // MICROSECOND
-    end = _ANY_AT if which.until is None else (which.until - EPOCH) // MICROSECOND
+    start = -_ANY_AT if which.since is None else micros_of(which.since)
+    end = _ANY_AT if which.until is None else micros_of(which.until)
     return start, end
+
+
+def micros_of(at: datetime) -> int:
+    """An instant as a column holds it."""
+    return (at - EPOCH) // MICROSECOND
 
 
 def after_prefix(prefix: str) -> str:

@@ -15,7 +15,7 @@ from sqlite3 import Connection
 from typing import Final, Self
 
 from langchain_ctxmgr.closable import Closable
-from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn
+from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn, Weighed
 from langchain_ctxmgr.storage import sqlite_progress as progress
 from langchain_ctxmgr.storage import sqlite_reads as reads
 from langchain_ctxmgr.storage.message_log import (
@@ -28,6 +28,7 @@ from langchain_ctxmgr.storage.message_log import (
     TermHit,
     ThreadUse,
     Verification,
+    Weighing,
     Withdrawal,
     require_whole,
     tenant_of,
@@ -40,6 +41,7 @@ from langchain_ctxmgr.storage.sqlite_database import Database, Work
 from langchain_ctxmgr.storage.sqlite_search import search
 from langchain_ctxmgr.storage.sqlite_stated import put_stated, stated
 from langchain_ctxmgr.storage.sqlite_threads import threads
+from langchain_ctxmgr.storage.sqlite_weights import weigh, weighed
 from langchain_ctxmgr.storage.sqlite_withdrawal import withdraw
 
 _QUICK_ROWS: Final = 64
@@ -377,6 +379,22 @@ class SqliteLog(Closable):
     async def astated(self, scope: Scope) -> list[Stated]:
         """`stated` without blocking the event loop."""
         return await asyncio.to_thread(self.stated, scope)
+
+    def weigh(self, scope: Scope, message_id: str, given: Weighing) -> bool:
+        """Pin, boost or mute a message of a thread; whether the thread has it."""
+        return self._database.write(lambda c: weigh(c, scope, message_id, given))
+
+    async def aweigh(self, scope: Scope, message_id: str, given: Weighing) -> bool:
+        """`weigh` without blocking the event loop."""
+        return await self._database.awrite(lambda c: weigh(c, scope, message_id, given))
+
+    def weighed(self, scope: Scope) -> list[Weighed]:
+        """What is pinned, boosted or muted of the records that `scope` sees, last marked last."""
+        return self._database.read(lambda c: weighed(c, scope))
+
+    async def aweighed(self, scope: Scope) -> list[Weighed]:
+        """`weighed` without blocking the event loop."""
+        return await self._database.aread(lambda c: weighed(c, scope))
 
     def threads(self, scope: Scope, *, prefix: str = "") -> list[ThreadUse]:
         """The threads with records, or those that a user spoke in, by name."""
