@@ -190,6 +190,9 @@ class ItemKind(StrEnum):
     SUMMARY = "summary"
     HISTORY = "history"
     RECALLED = "recalled"
+    FACTS = "facts"
+    """Facts of the user from other threads."""
+    PINNED = "pinned"
     CURRENT = "current"
 
 

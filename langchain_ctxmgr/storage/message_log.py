@@ -342,11 +342,15 @@ class MessageLog(Protocol):
         """
         ...
 
-    def stated(self, scope: Scope) -> list[Stated]:
+    def stated(self, scope: Scope, *, after_seq: int = 0) -> list[Stated]:
         """What the records that `scope` sees state, in the order recorded.
 
-        All branches, without superseded revisions.
+        All branches, without superseded revisions; only of records after `after_seq`.
         """
+        ...
+
+    def stated_count(self, scope: Scope) -> int:
+        """How many records `stated` gives."""
         ...
 
     def weigh(self, scope: Scope, message_id: str, given: Weighing) -> bool:
@@ -356,8 +360,11 @@ class MessageLog(Protocol):
         """
         ...
 
-    def weighed(self, scope: Scope) -> list[Weighed]:
-        """What is pinned, boosted or muted of the records that `scope` sees, last marked last."""
+    def weighed(self, scope: Scope, *, beside: str | None = None) -> list[Weighed]:
+        """What is pinned, boosted or muted of the records that `scope` sees, last marked last.
+
+        With `beside`, also of the tenant's threads whose names start with it, of whichever user.
+        """
         ...
 
     def threads(self, scope: Scope, *, prefix: str = "") -> list[ThreadUse]:
@@ -535,15 +542,19 @@ class MessageLog(Protocol):
         """`put_stated` without blocking the event loop."""
         ...
 
-    async def astated(self, scope: Scope) -> list[Stated]:
+    async def astated(self, scope: Scope, *, after_seq: int = 0) -> list[Stated]:
         """`stated` without blocking the event loop."""
+        ...
+
+    async def astated_count(self, scope: Scope) -> int:
+        """`stated_count` without blocking the event loop."""
         ...
 
     async def aweigh(self, scope: Scope, message_id: str, given: Weighing) -> bool:
         """`weigh` without blocking the event loop."""
         ...
 
-    async def aweighed(self, scope: Scope) -> list[Weighed]:
+    async def aweighed(self, scope: Scope, *, beside: str | None = None) -> list[Weighed]:
         """`weighed` without blocking the event loop."""
         ...
 

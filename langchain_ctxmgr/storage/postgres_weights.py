@@ -9,9 +9,9 @@ from typing import Final
 from langchain_ctxmgr.records import Scope, Weighed
 from langchain_ctxmgr.storage.message_log import Weighing, tenant_of, thread_of
 from langchain_ctxmgr.storage.postgres_append import key_of
-from langchain_ctxmgr.storage.postgres_reads import IN_SCOPE, NEWEST, in_scope
+from langchain_ctxmgr.storage.postgres_reads import NEWEST, in_scope
 from langchain_ctxmgr.storage.postgres_work import BEGIN, COMMIT, Statement, Steps, Work
-from langchain_ctxmgr.storage.rows import bytes_of, micros_of, weighed_of
+from langchain_ctxmgr.storage.rows import after_prefix, bytes_of, micros_of, weighed_of
 
 
 def weigh(scope: Scope, message_id: str, given: Weighing) -> Work[bool]:
@@ -31,11 +31,13 @@ def weigh(scope: Scope, message_id: str, given: Weighing) -> Work[bool]:
     return Work(owner[0], steps, begin=BEGIN)
 
 
-def weighed(scope: Scope) -> Work[list[Weighed]]:
+def weighed(scope: Scope, beside: str | None) -> Work[list[Weighed]]:
     """See `MessageLog.weighed`."""
+    seen = in_scope(scope)
+    named = (beside, beside, None if beside is None else after_prefix(beside))
 
     def steps() -> Steps[list[Weighed]]:
-        [rows] = yield [Statement(_WEIGHED, (tenant_of(scope), *in_scope(scope)))]
+        [rows] = yield [Statement(_WEIGHED, (tenant_of(scope), *seen[1:], *named))]
         return [weighed_of(row) for row in rows]
 
     return Work(tenant_of(scope), steps)
@@ -60,5 +62,7 @@ _WEIGHED: Final = (
     "JOIN records r ON r.thread = w.thread AND r.message_key = w.message_key "
     "WHERE w.tenant_id = %s AND w.id = (SELECT max(n.id) FROM weights n "
     "WHERE n.thread = w.thread AND n.message_key = w.message_key) "
-    f"AND (w.is_pinned OR w.weight <> 1) AND {IN_SCOPE} AND {NEWEST} ORDER BY w.id"
+    "AND (w.is_pinned OR w.weight <> 1) AND ((%s::text IS NULL OR t.thread_id = %s) "
+    "AND (%s::text IS NULL OR r.user_id = %s) OR (%s::text IS NOT NULL "
+    f"AND t.thread_id >= %s AND t.thread_id < %s)) AND {NEWEST} ORDER BY w.id"
 )

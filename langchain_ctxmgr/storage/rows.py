@@ -112,9 +112,9 @@ def stated_of(row: Row) -> Stated:
 
 def weighed_of(row: Row) -> Weighed:
     """A row of what a user marked a message as, by the fields of `Weighed`."""
-    *place, message_id, is_pinned, weight, at = row
-    marked_at = EPOCH + timedelta(0, 0, at)
-    return Weighed(*place, text_of(message_id), bool(is_pinned), weight, marked_at)
+    seq, thread_id, branch, slot, user_id, message_id, is_pinned, weight, at = row
+    name, marked_at = text_of(message_id), EPOCH + timedelta(0, 0, at)
+    return Weighed(seq, thread_id, branch, slot, user_id, name, bool(is_pinned), weight, marked_at)
 
 
 def thread_use_of(row: Row) -> ThreadUse:

@@ -9,7 +9,7 @@ from typing import Final
 
 from langchain_ctxmgr.records import Scope, Weighed
 from langchain_ctxmgr.storage.message_log import Weighing, thread_of
-from langchain_ctxmgr.storage.rows import bytes_of, micros_of, weighed_of
+from langchain_ctxmgr.storage.rows import after_prefix, bytes_of, micros_of, weighed_of
 from langchain_ctxmgr.storage.sqlite_reads import THREAD, in_scope
 from langchain_ctxmgr.storage.sqlite_rows import NEWEST, TENANT
 
@@ -23,7 +23,7 @@ def weigh(connection: Connection, scope: Scope, message_id: str, given: Weighing
     return connection.execute(_WEIGH, (*values, *named)).rowcount > 0
 
 
-def weighed(connection: Connection, scope: Scope) -> list[Weighed]:
+def weighed(connection: Connection, scope: Scope, beside: str | None) -> list[Weighed]:
     """See `MessageLog.weighed`."""
     tenant_id, thread_id, is_anyone, user_id = in_scope(scope)
     if thread_id is not None:
@@ -33,7 +33,10 @@ def weighed(connection: Connection, scope: Scope) -> list[Weighed]:
     else:
         where, values = f"w.tenant = ({TENANT}) AND w.user_id = ?", (tenant_id, user_id)
     rows = connection.execute(f"{_WEIGHED} AND {where}", values).fetchall()
-    return [weighed_of(row[1:]) for row in sorted(rows)]
+    if beside is not None:
+        named = (tenant_id, beside, after_prefix(beside))
+        rows += connection.execute(f"{_WEIGHED} AND w.thread IN ({_BESIDE})", named)
+    return [weighed_of(row[1:]) for row in sorted({*rows})]
 
 
 _WEIGH: Final = (
@@ -45,6 +48,9 @@ _WEIGH: Final = (
     "AND w.message_id = r.message_id ORDER BY w.id DESC LIMIT 1), 1), ? "
     f"FROM records r WHERE r.thread = ({THREAD}) AND r.message_id = ? "
     "ORDER BY r.revision DESC LIMIT 1"
+)
+_BESIDE: Final = (
+    "SELECT thread FROM threads WHERE tenant_id = ? AND thread_id >= ? AND thread_id < ?"
 )
 _WEIGHED: Final = (
     "SELECT w.id, r.seq, t.thread_id, r.branch, r.slot, r.user_id, r.message_id, w.is_pinned, "

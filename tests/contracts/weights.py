@@ -69,6 +69,16 @@ class WeightsContract:
         with pytest.raises(ValueError, match="thread_id"):
             log.weigh(ACME, "m0", PIN)
 
+    def test_threads_beside_one_are_seen_where_they_are_named(self, log):
+        for name, user in (("t1", "alice"), ("t1/memories/a", None), ("t10", None)):
+            scope = Scope(tenant_id="acme", thread_id=name, user_id=user)
+            log.append(scope, talk(1))
+            log.weigh(scope, "m0", PIN)
+        beside = log.weighed(ALICE, beside="t1/memories/")
+        assert [each.thread_id for each in beside] == ["t1", "t1/memories/a"]
+        assert log.weighed(OTHER, beside="t1/memories/") == []
+        assert [each.thread_id for each in log.weighed(ALICE)] == ["t1"]
+
     def test_a_mark_goes_with_its_message(self, log):
         log.append(ALICE, talk(2))
         log.append(BOB, talk(1))
