@@ -6,7 +6,6 @@ when that is forgotten.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -144,7 +143,10 @@ class Marks(ABC):
 
 
 def _weight(weight: object) -> float:
-    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-    if not is_number or not math.isfinite(weight) or not 0 <= weight <= MAX_WEIGHT:
-        raise ValueError(f"weight must be a number from 0 to {MAX_WEIGHT:g}, got {shown(weight)}")
-    return float(weight)
+    if (
+        isinstance(weight, int | float)
+        and not isinstance(weight, bool)
+        and 0 <= weight <= MAX_WEIGHT
+    ):
+        return float(weight)
+    raise ValueError(f"weight must be a number from 0 to {MAX_WEIGHT:g}, got {shown(weight)}")

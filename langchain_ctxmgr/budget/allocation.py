@@ -35,7 +35,8 @@ _LARGE_RECALLED = 0.20
 _LIVE_RECALLED, _LIVE_RECALLED_TOKENS = 1 / 20, (256, 2_048)
 """For one question of a live conversation, and its bounds. It stays next to its question in the
 prompts that follow, so what is recalled adds up until the window starts anew."""
-_WORKING, _FACTS = 0.10, 0.05
+_WORKING, _FACTS, _LEAST_BESIDE_TOKENS = 0.10, 0.05, 96
+"""For what is pinned and for facts of the user: two or three lines even in a small room."""
 _DEFAULT_RESERVE_TOKENS = 1_024
 
 
@@ -180,7 +181,8 @@ class ContextBudget:
     while a conversation is live), the rest for what is recalled; from 8,000 to 32,000 a
     summary and more and more history; from 32,000 on 60 % history, 5 % summary and
     20 % recalled. What is pinned takes at most a tenth of the room, facts of the user at most a
-    twentieth, both out of what is recalled, and only as far as there is something to show.
+    twentieth (either 96 tokens in a small room), both out of what is recalled, and only as far as
+    there is something to show.
     While a live conversation goes on from turn to turn, from 2,048 tokens on, each
     question is given a twentieth of recalled text (256 to 2,048 tokens), and what was sent stays
     until the window is full: so the provider's prompt cache holds. `history` is then where it
@@ -296,8 +298,8 @@ class ContextBudget:
             history=history,
             summary=summary,
             recalled=recalled,
-            working=_share(self.working_share, _WORKING).of(room),
-            facts=_share(self.facts_share, _FACTS).of(room),
+            working=_beside(self.working_share, _WORKING).of(room),
+            facts=_beside(self.facts_share, _FACTS).of(room),
         )
 
 
@@ -320,6 +322,12 @@ def _share(given: Share | float | None, default: float) -> Share:
     if isinstance(given, Share):
         return given
     return Share(fraction=default if given is None else given)
+
+
+def _beside(given: Share | float | None, default: float) -> Share:
+    if given is None:
+        return Share(fraction=default, min_tokens=_LEAST_BESIDE_TOKENS)
+    return _share(given, default)
 
 
 def _default_history(max_tokens: int, *, is_live: bool) -> float:

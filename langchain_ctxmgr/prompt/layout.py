@@ -55,6 +55,8 @@ _ROLE_WORDS = frozenset(
     }
 )
 """A name with one of these in it could pose as the role of that name."""
+_MOST_NAME_WORDS = 8
+"""A longer name is a sentence."""
 _NAME_MARKS = frozenset(" .,'\u2019-_@+&/#")
 
 
@@ -165,14 +167,16 @@ def who(speaker: str, role: str) -> str:
     name = " ".join(speaker.split())
     if not name:
         return label
-    if _is_plain(name):
+    if is_plain(name):
         return name
     shown = "".join(sign for sign in name if sign.isprintable()).replace('"', "'")
     return f'{label} "{shown}"' if shown else label
 
 
-def _is_plain(name: str) -> bool:
+def is_plain(name: str) -> bool:
     """Whether a name is letters, digits and the marks of names, and no role is in it."""
+    if len(name.split()) > _MOST_NAME_WORDS:
+        return False
     if not all(sign in _NAME_MARKS or category(sign)[0] in "LMN" for sign in name):
         return False
     if any(len(alphabets) > 1 for alphabets in map(_alphabets, name.split())):

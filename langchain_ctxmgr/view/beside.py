@@ -35,9 +35,9 @@ _LEAST_CUT_TOKENS: Final = 48
 _PINNED, _FACTS = "Pinned:\n", "Known of the user:\n"
 _SAID_BY: Final = {
     Authority.USER: "user",
-    Authority.HOST: "noted by the application",
-    Authority.AGENT: "noted by the assistant, not confirmed",
-    Authority.TOOL: "said by a tool, not confirmed",
+    Authority.HOST: "the application",
+    Authority.AGENT: "the assistant, unconfirmed",
+    Authority.TOOL: "a tool, unconfirmed",
 }
 
 

@@ -33,7 +33,7 @@ from langchain_ctxmgr.memory.facts.values import (
 from langchain_ctxmgr.records import MAX_ID_CHARS, Branch, Scope
 from langchain_ctxmgr.storage.message_log import MessageLog, Stated, tenant_of
 
-_MARK: Final = "facts 1"
+_MARK: Final = "facts 2"
 """Names how far the log was read; counted up when other rules would read something else."""
 _MOST_OWNER_CHARS: Final = MAX_ID_CHARS - 64
 """So that a memory's own id has room behind it."""
