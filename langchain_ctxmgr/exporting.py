@@ -35,20 +35,23 @@ def fact_entry(fact: Fact) -> dict[str, Any]:
     return {"kind": "fact", **told, "sources": list(told["sources"])}
 
 
+def mark_entry(mark: Weighed) -> dict[str, Any]:
+    """What is pinned, boosted or muted, and since when."""
+    return {
+        "kind": "mark",
+        "id": mark.message_id,
+        "at": mark.at.isoformat(),
+        "thread_id": mark.thread_id,
+        "user_id": mark.user_id,
+        "is_pinned": mark.is_pinned,
+        "weight": mark.weight,
+    }
+
+
 def marks_of_scope(marks: Iterable[Weighed], scope: Scope) -> list[dict[str, Any]]:
     """An entry for each of `marks` on a message of the user's, where `scope` names one."""
     return [
-        {
-            "kind": "mark",
-            "id": mark.message_id,
-            "at": mark.at.isoformat(),
-            "thread_id": mark.thread_id,
-            "user_id": mark.user_id,
-            "is_pinned": mark.is_pinned,
-            "weight": mark.weight,
-        }
-        for mark in marks
-        if scope.user_id is None or mark.user_id == scope.user_id
+        mark_entry(mark) for mark in marks if scope.user_id is None or mark.user_id == scope.user_id
     ]
 
 
