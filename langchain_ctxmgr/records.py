@@ -192,6 +192,8 @@ class ItemKind(StrEnum):
     RECALLED = "recalled"
     FACTS = "facts"
     """Facts of the user from other threads."""
+    STANDING = "standing"
+    """What the user asked for from then on."""
     PINNED = "pinned"
     CURRENT = "current"
 

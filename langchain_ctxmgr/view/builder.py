@@ -29,12 +29,13 @@ from langchain_ctxmgr.view.frame import (
     ViewRequest,
 )
 from langchain_ctxmgr.view.history import SYSTEM_LEADS, Window
-from langchain_ctxmgr.view.settled import Chosen, Quote
+from langchain_ctxmgr.view.settled import BESIDE, Chosen, Quote
 from langchain_ctxmgr.view.unrecorded import NOTHING_RECALLED, held
 
 _EARLIER = {
     ItemKind.RECALLED: "recalled for an earlier question",
     ItemKind.FACTS: "known of the user, shown with an earlier question",
+    ItemKind.STANDING: "asked for from then on, shown with an earlier question",
     ItemKind.PINNED: "pinned, shown with an earlier question",
 }
 
@@ -84,7 +85,7 @@ class ViewBuilder:
             fixed_tokens=fixed,
         )
         window, quote, chosen = frame.window, frame.quote, frame.chosen
-        facts, pinned = (chosen.tokens_of(each) for each in (ItemKind.FACTS, ItemKind.PINNED))
+        beside = {kind: chosen.tokens_of(kind) for kind in BESIDE}
         messages = assemble(
             system=lead.message,
             summary=window.lead or quote.summary.text,
@@ -103,9 +104,8 @@ class ViewBuilder:
                 ItemKind.TOOLS: tool_tokens,
                 ItemKind.SUMMARY: quote.summary.tokens,
                 ItemKind.HISTORY: window.tokens - window.recalled_tokens,
-                ItemKind.RECALLED: window.recalled_tokens + chosen.tokens - facts - pinned,
-                ItemKind.FACTS: facts,
-                ItemKind.PINNED: pinned,
+                ItemKind.RECALLED: window.recalled_tokens + chosen.tokens - sum(beside.values()),
+                **beside,
                 ItemKind.CURRENT: fitted.tokens + counter.messages([]),
             },
             receipt=_receipt(

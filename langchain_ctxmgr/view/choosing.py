@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FACTS_OF_RECALLED: Final = 0.25
 """Of the room for what is recalled for a question, for facts of the user, at most."""
+STANDING_OF_RECALLED: Final = 0.05
+"""The same for what the user asked for from then on."""
 
 
 class Chooser:
@@ -60,15 +62,24 @@ class Chooser:
         shares: Allocation,
         limit: int,
         room: int,
+        has_notes: bool = True,
     ) -> Plan[Chosen]:
         """What stands beside the question: recalled from before the window, facts and pins.
 
-        At most `limit`; for pins also what else is left of `room`.
+        At most `limit`; for pins also what else is left of `room`. With notes by a model, which
+        tell what was asked for, that is not looked for.
         """
         question = turn.question
         text = "" if question is None else message_text(question)
         sections = yield from self._sections(
-            request, turn, window, shares=shares, question=text, limit=limit, room=room
+            request,
+            turn,
+            window,
+            shares=shares,
+            question=text,
+            limit=limit,
+            room=room,
+            has_notes=has_notes,
         )
         limit += min(sections.pinned_tokens, room - limit)
         recalled = limit - sections.tokens
@@ -115,6 +126,7 @@ class Chooser:
         question: str,
         limit: int,
         room: int,
+        has_notes: bool,
     ) -> Plan[Sections]:
         """What is pinned and known of the user, beside at least `1 - FACTS_OF_RECALLED`."""
         beside, marks = self._beside, request.marks
@@ -125,6 +137,7 @@ class Chooser:
         if window.start_slot > 0:
             facts = min(facts, int(limit * FACTS_OF_RECALLED))
         pinned = min(shares.working, left)
+        standing = 0 if has_notes or window.start_slot == 0 else int(limit * STANDING_OF_RECALLED)
         return (
             yield from beside.sections(
                 request.scope,
@@ -134,7 +147,7 @@ class Chooser:
                 marks=marks,
                 question=question,
                 at=request.asked_at,
-                shares=Shares(pinned=pinned, facts=min(facts, left), both=left),
+                shares=Shares(pinned=pinned, standing=standing, facts=min(facts, left), all=left),
             )
         )
 

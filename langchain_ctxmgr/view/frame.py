@@ -369,7 +369,13 @@ class Frames:
         limit = shares.recalled if grows else shares.recalled + spared
         left = room - shown
         chosen = yield from self._chooser.choose(
-            request, turn, window, shares=shares, limit=min(left, limit), room=left
+            request,
+            turn,
+            window,
+            shares=shares,
+            limit=min(left, limit),
+            room=left,
+            has_notes=running is not None,
         )
         settled = settled._replace(
             quote=quote, chosen=chosen, stretch=stretch_of(window, turn), abroad=chosen.abroad

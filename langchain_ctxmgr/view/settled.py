@@ -19,6 +19,10 @@ KIND = "frame-4"
 """Kind and version of what `Settled.to_bytes` writes."""
 
 
+BESIDE = (ItemKind.FACTS, ItemKind.STANDING, ItemKind.PINNED)
+"""What stands beside what is recalled, in sections of its own."""
+
+
 class Quote(NamedTuple):
     """A summary and the importance it carries, by message id."""
 
@@ -175,11 +179,10 @@ class Settled(NamedTuple):
                 for each in stretch.earlier
             )
             stretch = stretch._replace(earlier=earlier)
-        beside = {ItemKind.FACTS, ItemKind.PINNED}
         chosen = chosen._replace(
             block=without_sections(chosen.block, chosen.sections),
             sections="",
-            considered=tuple(each for each in chosen.considered if each.kind not in beside),
+            considered=tuple(each for each in chosen.considered if each.kind not in BESIDE),
             abroad=(),
         )
         return self._replace(chosen=chosen, stretch=stretch, is_stripped=True, abroad=())
