@@ -49,7 +49,7 @@ class Degraded:
     """A part failed and the turn went on without it."""
 
     part: str
-    """`vectors`, `embeddings`, `cache`, `log` or `summarizer`."""
+    """`vectors`, `embeddings`, `cache`, `log`, `facts` or `summarizer`."""
     reason: str
     fallback: str
     """What was used in its place."""

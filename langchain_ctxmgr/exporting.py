@@ -9,7 +9,7 @@ from typing import Any, Final
 from langchain_core.load import dumpd
 
 from langchain_ctxmgr.memory.facts.values import Fact
-from langchain_ctxmgr.records import LogRecord, Scope
+from langchain_ctxmgr.records import LogRecord, Scope, Weighed
 
 _SHOWN: Final = ("thread_id", "user_id", "role", "speaker", "branch", "revision", "importance")
 
@@ -33,6 +33,26 @@ def fact_entry(fact: Fact) -> dict[str, Any]:
     for source in told["sources"]:
         source["at"] = source["at"].isoformat()
     return {"kind": "fact", **told, "sources": list(told["sources"])}
+
+
+def mark_entry(mark: Weighed) -> dict[str, Any]:
+    """What is pinned, boosted or muted, and since when."""
+    return {
+        "kind": "mark",
+        "id": mark.message_id,
+        "at": mark.at.isoformat(),
+        "thread_id": mark.thread_id,
+        "user_id": mark.user_id,
+        "is_pinned": mark.is_pinned,
+        "weight": mark.weight,
+    }
+
+
+def marks_of_scope(marks: Iterable[Weighed], scope: Scope) -> list[dict[str, Any]]:
+    """An entry for each of `marks` on a message of the user's, where `scope` names one."""
+    return [
+        mark_entry(mark) for mark in marks if scope.user_id is None or mark.user_id == scope.user_id
+    ]
 
 
 def of_scope(records: Iterable[LogRecord], scope: Scope) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from langchain_ctxmgr.compression.extractive import ExtractiveSummarizer
 from langchain_ctxmgr.condensing import Condenser
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import Listener, Recorded, emit
-from langchain_ctxmgr.exporting import fact_entry, of_scope
+from langchain_ctxmgr.exporting import fact_entry, marks_of_scope, of_scope
 from langchain_ctxmgr.forgetting import Forgets
 from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.intake import (
@@ -46,10 +46,12 @@ from langchain_ctxmgr.intake import (
     tools_of,
     whole_of,
 )
+from langchain_ctxmgr.marking import Marker, Marks
 from langchain_ctxmgr.memory.breaker import Breakers
 from langchain_ctxmgr.memory.cached import Cached
 from langchain_ctxmgr.memory.embeddings import Embedder, embeddings_from
 from langchain_ctxmgr.memory.facts.service import Facts
+from langchain_ctxmgr.memory.facts.standing import StandingFacts
 from langchain_ctxmgr.memory.indexer import Indexer, Progress
 from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.memory.relevance import SCORE_THRESHOLD
@@ -75,6 +77,7 @@ from langchain_ctxmgr.storage.spool import Spool
 from langchain_ctxmgr.storage.vectors import VectorStore
 from langchain_ctxmgr.summaries.service import Summaries
 from langchain_ctxmgr.summarizing import Summarizes
+from langchain_ctxmgr.view.beside import Beside
 from langchain_ctxmgr.view.builder import ViewBuilder
 from langchain_ctxmgr.view.frame import ViewParts
 from langchain_ctxmgr.view.quotes import Summarizer
@@ -84,7 +87,7 @@ if TYPE_CHECKING:
     from langchain_ctxmgr.folder import Folder
 
 
-class ContextManager(Closable, Remembers, Summarizes, Forgets):
+class ContextManager(Closable, Remembers, Marks, Summarizes, Forgets):
     """Records conversations and prepares contexts from them.
 
     `open` is the usual way in: a folder with a SQLite log and a Qdrant Edge shard. Over
@@ -179,6 +182,8 @@ class ContextManager(Closable, Remembers, Summarizes, Forgets):
             order=Order(order),
             breakers=breakers,
         )
+        facts = Facts(log)
+        self._standing = StandingFacts(log, facts, listeners=self._listeners)
         self._views = ViewBuilder(
             ViewParts(
                 log=log,
@@ -188,6 +193,7 @@ class ContextManager(Closable, Remembers, Summarizes, Forgets):
                 counter=self._counter,
                 selector=selection,
                 score_threshold=score_threshold,
+                beside=Beside(log, self._standing, self._counter),
                 log_breaker=breakers.log,
                 listeners=self._listeners,
             )
@@ -221,9 +227,11 @@ class ContextManager(Closable, Remembers, Summarizes, Forgets):
             log=log,
             recorder=self._recorder,
             indexer=self._indexer,
-            facts=Facts(log),
+            facts=facts,
+            standing=self._standing,
             counter=self._counter,
         )
+        self._marker = Marker(log=log, recorder=self._recorder)
         self._eraser = Eraser(
             log=log,
             recorder=self._recorder,
@@ -301,6 +309,8 @@ class ContextManager(Closable, Remembers, Summarizes, Forgets):
         yield from self._indexer.catch_up(
             str(thread.tenant_id), limit=max(INDEX_STEP, len(records))
         )
+        if thread.user_id is not None and records:
+            yield from self._standing.catch_up(str(thread.tenant_id), limit=len(records))
         event = Recorded(
             tenant_id=str(thread.tenant_id),
             thread_id=str(thread.thread_id),
@@ -530,6 +540,7 @@ class ContextManager(Closable, Remembers, Summarizes, Forgets):
         branch = None
         if where.thread_id is not None:
             branch = yield from call(self._log.branch, where)
+        marks = yield from call(self._log.weighed, where)
         found = yield from self._recall.find(
             where,
             text,
@@ -539,6 +550,7 @@ class ContextManager(Closable, Remembers, Summarizes, Forgets):
             k=most,
             explain=explain,
             score_threshold=least,
+            weights={mark.seq: mark.weight for mark in marks},
         )
         return Memories(found.memories)
 
@@ -557,15 +569,17 @@ class ContextManager(Closable, Remembers, Summarizes, Forgets):
         """All that is kept of a user, else of a thread, else of a tenant, for JSON.
 
         An entry for each recorded message (revisions, branches and memories included), then
-        one for each fact, also of those that no longer hold. Of a thread that a user shares
-        with others, only their own messages.
+        one for each fact, also of those that no longer hold, and one for each message that is
+        pinned, boosted or muted. Of a thread that a user shares with others, only their own
+        messages.
         """
         where = self._scope(scope)
         entries: list[dict[str, Any]] = []
         for each in self._log.threads(where):
             thread = Scope(tenant_id=where.tenant_id, thread_id=each.thread_id)
             entries += of_scope(self._log.history(thread), where)
-        return entries + [fact_entry(fact) for fact in self.facts(scope=where, as_of="ever")]
+        entries += map(fact_entry, self.facts(scope=where, as_of="ever"))
+        return entries + marks_of_scope(self.weighed(scope=where), where)
 
     async def aexport(self, *, scope: Scope) -> list[dict[str, Any]]:
         """`export` on an event loop."""
@@ -574,8 +588,8 @@ class ContextManager(Closable, Remembers, Summarizes, Forgets):
         for each in await self._log.athreads(where):
             thread = Scope(tenant_id=where.tenant_id, thread_id=each.thread_id)
             entries += of_scope([record async for record in self._log.ahistory(thread)], where)
-        facts = await self.afacts(scope=where, as_of="ever")
-        return entries + [fact_entry(fact) for fact in facts]
+        entries += map(fact_entry, await self.afacts(scope=where, as_of="ever"))
+        return entries + marks_of_scope(await self.aweighed(scope=where), where)
 
     def analyze(
         self,

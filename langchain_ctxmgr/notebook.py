@@ -44,7 +44,9 @@ border-bottom:1px solid var(--line)}
 .ctxmgr summary{cursor:pointer;margin-top:.4em}
 .ctxmgr .system{background:#8250df}.ctxmgr .tools{background:#6e7781}
 .ctxmgr .summary{background:#bf8700}.ctxmgr .history{background:#0969da}
-.ctxmgr .recalled{background:#1a7f37}.ctxmgr .current{background:#cf222e}
+.ctxmgr .recalled{background:#1a7f37}.ctxmgr .facts{background:#0a7ea4}
+.ctxmgr .pinned{background:#bc4c00}.ctxmgr .standing{background:#8a6116}
+.ctxmgr .current{background:#cf222e}
 .ctxmgr .free{background:none;outline:1px dashed var(--line);outline-offset:-1px}
 </style>"""
 

@@ -132,6 +132,25 @@ class LogRecord(NamedTuple):
     """SHA-256 over the previous record's chain, this digest and the row's fields."""
 
 
+class Weighed(NamedTuple):
+    """A recorded message, or a memory, that a user pinned, boosted or muted."""
+
+    seq: int
+    """Of its newest revision."""
+    thread_id: str
+    branch: int
+    slot: int
+    user_id: str | None
+    message_id: str
+    """A memory's is its id."""
+    is_pinned: bool
+    """Always in the view."""
+    weight: float
+    """1 as it was, above it is boosted, below held back; 0: muted, never recalled."""
+    at: datetime
+    """When that was last said."""
+
+
 class Span(NamedTuple):
     """The part of a branch that a view takes: slots up to and with `last_slot`."""
 
@@ -171,6 +190,11 @@ class ItemKind(StrEnum):
     SUMMARY = "summary"
     HISTORY = "history"
     RECALLED = "recalled"
+    FACTS = "facts"
+    """Facts of the user from other threads."""
+    STANDING = "standing"
+    """What the user asked for from then on."""
+    PINNED = "pinned"
     CURRENT = "current"
 
 

@@ -16,6 +16,7 @@ from langchain_ctxmgr._plans import Plan, arun, call, run
 from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.intake import aware, drafts_of, positive, shown, text_of
 from langchain_ctxmgr.memory.facts.service import Facts, matching, memory_message, memory_scope
+from langchain_ctxmgr.memory.facts.standing import StandingFacts
 from langchain_ctxmgr.memory.facts.values import Authority, Category, Fact
 from langchain_ctxmgr.memory.indexer import Indexer
 from langchain_ctxmgr.recording import Recorder
@@ -38,6 +39,7 @@ class Memorizer:
     recorder: Recorder
     indexer: Indexer
     facts: Facts
+    standing: StandingFacts
     counter: TokenCounter
 
     def remember(
@@ -66,6 +68,8 @@ class Memorizer:
         drafts = drafts_of(message, at, now=at, counter=self.counter)
         yield from self.recorder.append(where, drafts)
         yield from self.indexer.catch_up(tenant_of(scope), limit=len(drafts))
+        if scope.user_id is not None:
+            yield from self.standing.catch_up(tenant_of(scope), limit=len(drafts))
         return message.id
 
     def known(

@@ -38,6 +38,11 @@ _ROW: Final = np.dtype(
 """The fields of `Turn`; `at` in microseconds since 1970 in UTC."""
 
 
+def micros_of(at: datetime) -> int:
+    """An instant as a column holds it."""
+    return (at - EPOCH) // MICROSECOND
+
+
 class Turns(Sequence[Turn]):
     """Columns over recorded messages, each as long as there are messages.
 
@@ -57,9 +62,7 @@ class Turns(Sequence[Turn]):
     @classmethod
     def of(cls, turns: Iterable[Turn]) -> Turns:
         """Of values."""
-        return cls.from_rows(
-            (*turn[:7], (turn.at - EPOCH) // MICROSECOND, *turn[8:]) for turn in turns
-        )
+        return cls.from_rows((*turn[:7], micros_of(turn.at), *turn[8:]) for turn in turns)
 
     @classmethod
     def joined(cls, parts: Iterable[Turns]) -> Turns:

@@ -35,6 +35,8 @@ _LARGE_RECALLED = 0.20
 _LIVE_RECALLED, _LIVE_RECALLED_TOKENS = 1 / 20, (256, 2_048)
 """For one question of a live conversation, and its bounds. It stays next to its question in the
 prompts that follow, so what is recalled adds up until the window starts anew."""
+_WORKING, _FACTS, _LEAST_BESIDE_TOKENS = 0.10, 0.05, 96
+"""For what is pinned and for facts of the user: two or three lines even in a small room."""
 _DEFAULT_RESERVE_TOKENS = 1_024
 
 
@@ -162,6 +164,11 @@ class Allocation(NamedTuple):
     history: int
     summary: int
     recalled: int
+    """With what is pinned and facts: what these leave of their shares is for recalled text."""
+    working: int
+    """Of a room, for what is pinned, at most."""
+    facts: int
+    """Of a room, for facts of the user, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,10 +180,12 @@ class ContextBudget:
     sent while it fits and is no longer than `focus_above_tokens`. Once it is not: below 8,000
     tokens a tenth for the last turns (40 % while a conversation is live), the rest for what is
     recalled; from 8,000 to 32,000 a summary and more and more history; from 32,000 on 60 %
-    history, 5 % summary and 20 % recalled. While a live conversation goes on from turn to turn,
-    from 2,048 tokens on, each question is given a twentieth of recalled text (256 to 2,048
-    tokens), and what was sent stays until the window is full: so the provider's prompt cache
-    holds. `history` is then where it starts anew.
+    history, 5 % summary and 20 % recalled. What is pinned takes at most a tenth of the room, facts
+    of the user at most a twentieth (either 96 tokens in a small room), both out of what is
+    recalled, and only as far as there is something to show.
+    While a live conversation goes on from turn to turn, from 2,048 tokens on, each question is
+    given a twentieth of recalled text (256 to 2,048 tokens), and what was sent stays until the
+    window is full: so the provider's prompt cache holds. `history` is then where it starts anew.
 
     Raises:
         ValueError: If a number is out of range, the reserve leaves nothing, or the shares
@@ -190,6 +199,10 @@ class ContextBudget:
     history_share: Share | float | None = None
     summary_share: Share | float | None = None
     recalled_share: Share | float | None = None
+    working_share: Share | float | None = None
+    """For what is pinned, out of what is recalled; also where the full history is sent."""
+    facts_share: Share | float | None = None
+    """The same for facts of the user from other threads."""
     keep_full_history: bool = True
     """Send the whole history while it fits; False: the shares hold from the first turn on."""
     focus_above_tokens: int | None = FOCUS_TOKENS
@@ -209,15 +222,9 @@ class ContextBudget:
             _check_tokens("focus_above_tokens", self.focus_above_tokens, at_least=1)
         total = 0.0
         for name in ("history_share", "summary_share", "recalled_share"):
-            value: object = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, Share):
-                total += value.fraction
-            elif _is_number(value) and 0 <= value <= 1:
-                total += value
-            else:
-                raise ValueError(f"{name} must be a Share or in [0, 1], got {value!r}")
+            total += _fraction(name, getattr(self, name))
+        for name in ("working_share", "facts_share"):
+            _fraction(name, getattr(self, name))
         if total > 1 + 1e-9:
             raise ValueError(f"the shares must not add up to more than 1, got {total:g}")
 
@@ -290,13 +297,36 @@ class ContextBudget:
             history=history,
             summary=summary,
             recalled=recalled,
+            working=_beside(self.working_share, _WORKING).of(room),
+            facts=_beside(self.facts_share, _FACTS).of(room),
         )
+
+
+def _fraction(name: str, value: object) -> float:
+    """What a share takes of the room.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if value is None:
+        return 0.0
+    if isinstance(value, Share):
+        return value.fraction
+    if _is_number(value) and 0 <= value <= 1:
+        return value
+    raise ValueError(f"{name} must be a Share or in [0, 1], got {value!r}")
 
 
 def _share(given: Share | float | None, default: float) -> Share:
     if isinstance(given, Share):
         return given
     return Share(fraction=default if given is None else given)
+
+
+def _beside(given: Share | float | None, default: float) -> Share:
+    if given is None:
+        return Share(fraction=default, min_tokens=_LEAST_BESIDE_TOKENS)
+    return _share(given, default)
 
 
 def _default_history(max_tokens: int, *, is_live: bool) -> float:

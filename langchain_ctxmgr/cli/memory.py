@@ -1,11 +1,14 @@
-"""Commands for what is known and remembered: facts, learn, remember, export, expire, forget."""
+"""Commands for what is known and remembered.
+
+facts, learn, remember, pin, unpin, boost, mute, marks, export, expire, forget.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -15,8 +18,14 @@ from langchain_ctxmgr.cli import output
 from langchain_ctxmgr.cli.opening import existing, opened
 from langchain_ctxmgr.cli.options import DATA, AnyThread, AnyUser, Data, Json, Tenant
 
+if TYPE_CHECKING:
+    from langchain_ctxmgr.records import Scope
+
 app = typer.Typer()
 
+Marked = Annotated[
+    str, typer.Argument(metavar="ID", help="Of a message of the thread, or of a memory.")
+]
 Said = Annotated[str, typer.Argument(metavar="TEXT", help="A sentence that stands by itself.")]
 
 
@@ -103,6 +112,100 @@ def remember(
         output.print_json({"memory": memory_id})
         return
     typer.echo(memory_id)
+
+
+@app.command()
+def pin(
+    name: Marked,
+    *,
+    tenant: Tenant,
+    user: AnyUser = None,
+    thread: AnyThread = None,
+    data: Data = DATA,
+) -> None:
+    """Show a message in every view of its thread, a memory in every view of its user."""
+    with opened(existing(data)) as manager:
+        manager.pin(name, scope=_scope(tenant, user, thread))
+
+
+@app.command()
+def unpin(
+    name: Marked,
+    *,
+    tenant: Tenant,
+    user: AnyUser = None,
+    thread: AnyThread = None,
+    data: Data = DATA,
+) -> None:
+    """Take a pin back."""
+    with opened(existing(data)) as manager:
+        manager.unpin(name, scope=_scope(tenant, user, thread))
+
+
+@app.command()
+def boost(
+    name: Marked,
+    *,
+    tenant: Tenant,
+    user: AnyUser = None,
+    thread: AnyThread = None,
+    weight: Annotated[
+        float, typer.Option("--weight", help="1: as if never boosted; at most 16.")
+    ] = 2.0,
+    data: Data = DATA,
+) -> None:
+    """Have a message or memory recalled sooner, and kept longer."""
+    with opened(existing(data)) as manager:
+        manager.weigh(name, weight, scope=_scope(tenant, user, thread))
+
+
+@app.command()
+def mute(
+    name: Marked,
+    *,
+    tenant: Tenant,
+    user: AnyUser = None,
+    thread: AnyThread = None,
+    data: Data = DATA,
+) -> None:
+    """Recall a message or memory no more; `boost --weight 1` takes that back."""
+    with opened(existing(data)) as manager:
+        manager.weigh(name, 0.0, scope=_scope(tenant, user, thread))
+
+
+@app.command()
+def marks(
+    *,
+    tenant: Tenant,
+    user: AnyUser = None,
+    thread: AnyThread = None,
+    data: Data = DATA,
+    as_json: Json = False,
+) -> None:
+    """Show what is pinned, boosted or muted."""
+    from langchain_ctxmgr.exporting import mark_entry
+
+    with opened(existing(data)) as manager:
+        found = manager.weighed(scope=_scope(tenant, user, thread))
+    if as_json:
+        output.print_json([mark_entry(mark) for mark in found])
+        return
+    table = Table("message", "thread", "pinned", "weight", "marked", box=None)
+    for mark in found:
+        table.add_row(
+            Text(mark.message_id),
+            Text(mark.thread_id),
+            "yes" if mark.is_pinned else "",
+            f"{mark.weight:g}",
+            f"{mark.at:%Y-%m-%d}",
+        )
+    output.console().print(table if found else "nothing is marked")
+
+
+def _scope(tenant: str, user: str | None, thread: str | None) -> Scope:
+    from langchain_ctxmgr.records import Scope
+
+    return Scope(tenant_id=tenant, user_id=user, thread_id=thread)
 
 
 @app.command()

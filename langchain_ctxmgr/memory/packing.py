@@ -46,6 +46,8 @@ class Considered:
     reason: str
     seq: int
     is_excerpt: bool = False
+    kind: str = "recalled"
+    """The `ItemKind` of the section it would stand in."""
 
 
 class Packing:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +79,7 @@ PAGE = 32
 
 _ROLES = frozenset({"human", "ai", "tool", "function", "chat"})
 _KEYWORD_ARMS = (BM25, TERMS)
+_NONE_WEIGHED: Mapping[int, float] = MappingProxyType({})
 _LEADING_ARMS = (BM25, DENSE)
 
 
@@ -196,6 +198,7 @@ class Recall:
         k: int | None = None,
         explain: bool = False,
         score_threshold: float = SCORE_THRESHOLD,
+        weights: Mapping[int, float] = _NONE_WEIGHED,
     ) -> Plan[Recalled]:
         """The messages of `scope` that answer `question`.
 
@@ -212,6 +215,7 @@ class Recall:
             explain: Whether each memory is given with its explanation.
             score_threshold: Nothing is recalled where the chance that anything bears on the
                 question (`relevance`) is below.
+            weights: Of what users boosted or muted, by `seq`: what has 0 is not recalled.
 
         Raises:
             ValueError: If the scope has no tenant, or `before_slot` comes without a thread.
@@ -234,7 +238,8 @@ class Recall:
         seen = yield from self._turns(scope, hits, seen)
         best = hits.best()
         around = yield from call(self._log.turns, scope, best, around=_reach(len(best)), known=seen)
-        turns = _in_view(Turns.joined([seen, around]), branch, before_slot, shown)
+        muted = {seq for seq, weight in weights.items() if weight == 0}
+        turns = _in_view(Turns.joined([seen, around]), branch, before_slot, muted.union(shown))
         rarity = None
         if tokens is not None or score_threshold > LEAST_BY_WORDS:
             rarity = yield from self._rarity(hits, scope, named)
@@ -247,6 +252,8 @@ class Recall:
         chance = 1.0
         if rarity is not None and len(named.terms) <= MAX_WEIGHED:
             chance = relevance(named, rarity, arms, scored.total, records=hits.last_seq)
+        if weights:
+            scored = scored.weighed([weights.get(seq, 1.0) for seq in turns.seq.tolist()])
         packing = Packing(
             self._counter,
             named.terms,

@@ -9,7 +9,7 @@ about a millisecond.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +28,8 @@ FIRST = "first"
 _CLEAR_LEAD = 0.5
 """Of the rarity of a question's words that the best turn holds, at least so much is in no
 other turn."""
+BOOST = 2.0
+"""What doubling the weight of a message counts, in standard deviations of an arm."""
 ROW_TOKENS = 6
 """What a recalled turn costs beside its text: number, speaker, line end, share of the day."""
 
@@ -145,6 +147,7 @@ DESCRIPTIONS = {
     "question": "asks rather than tells",
     "machine": "written by an assistant or a tool",
     "cost": "tokens to show it",
+    "weight": "boosted or held back by the user",
 }
 """Each part of a score in words."""
 
@@ -161,6 +164,11 @@ class Scored(NamedTuple):
         """The score of one candidate and its parts."""
         parts = {name: float(column[row]) for name, column in self.parts.items()}
         return float(self.total[row]), parts
+
+    def weighed(self, weights: Sequence[float]) -> Scored:
+        """The same with what users weighed the candidates: 1 changes nothing, 2 adds `BOOST`."""
+        part = BOOST * np.log2(weights)
+        return self._replace(total=self.total + part, parts={**self.parts, "weight": part})
 
     def explained(self, row: int) -> Explanation:
         """Why a candidate has its score."""

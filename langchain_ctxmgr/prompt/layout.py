@@ -55,6 +55,8 @@ _ROLE_WORDS = frozenset(
     }
 )
 """A name with one of these in it could pose as the role of that name."""
+_MOST_NAME_WORDS = 8
+"""A longer name is a sentence."""
 _NAME_MARKS = frozenset(" .,'\u2019-_@+&/#")
 
 
@@ -108,6 +110,46 @@ def note(*, text: str, slots: Sequence[int]) -> str:
     return _FENCE.sub("&lt;", f"- {' '.join(text.split())} [{', '.join(map(str, slots))}]\n")
 
 
+def beside_recalled(block: str, sections: str) -> str:
+    """The recalled block with labelled `sections` at its end, inside its fence."""
+    if not sections:
+        return block
+    return (block.removesuffix(_RECALLED[1]) or _RECALLED[0]) + sections + _RECALLED[1]
+
+
+def without_sections(block: str, sections: str) -> str:
+    """The block as it was before `beside_recalled`."""
+    left = block.replace(f"{sections}{_RECALLED[1]}", _RECALLED[1])
+    return "" if left == "".join(_RECALLED) else left
+
+
+def fence_tokens(counter: TokenCounter) -> int:
+    """What the fence of a recalled block takes."""
+    return sum(map(counter.text, _RECALLED))
+
+
+def fact_line(*, at: datetime, by: str, text: str, source: str) -> str:
+    """One line of a fact, newline included: `- 1 Mar 2025, user: I live in Oslo. [m7]`.
+
+    The text on one line, without fence markers; behind it the id of the message that says so.
+    """
+    told = f"- {day(at.date()).rstrip()}, {by}: {' '.join(text.split())}"
+    return _FENCE.sub("&lt;", f"{told} [{' '.join(source.split())}]\n")
+
+
+def pinned_row(
+    *, at: datetime, slot: int | None, speaker: str | None, role: str, text: str, source: str
+) -> str:
+    """One pinned message, newline included: `7 May 2023, 412 Ann: text`.
+
+    Where it is of another thread, with its id, for a number would be of this one.
+    """
+    on = f"{day(at.date()).rstrip()}, "
+    if slot is not None:
+        return on + row(slot=slot, speaker=speaker, role=role, text=text)
+    return fact_line(at=at, by=who(speaker or "", role), text=text, source=source)
+
+
 def remembered(*, at: datetime, by: str, text: str, memory_id: str | None) -> str:
     """One line of what is remembered, newline included: `- 2025-03-01, human: I live in Oslo.`.
 
@@ -125,14 +167,16 @@ def who(speaker: str, role: str) -> str:
     name = " ".join(speaker.split())
     if not name:
         return label
-    if _is_plain(name):
+    if is_plain(name):
         return name
     shown = "".join(sign for sign in name if sign.isprintable()).replace('"', "'")
     return f'{label} "{shown}"' if shown else label
 
 
-def _is_plain(name: str) -> bool:
+def is_plain(name: str) -> bool:
     """Whether a name is letters, digits and the marks of names, and no role is in it."""
+    if len(name.split()) > _MOST_NAME_WORDS:
+        return False
     if not all(sign in _NAME_MARKS or category(sign)[0] in "LMN" for sign in name):
         return False
     if any(len(alphabets) > 1 for alphabets in map(_alphabets, name.split())):
@@ -186,7 +230,7 @@ class RecalledBlock:
         """What adding `memory` would add, the fence and the lines of its day included."""
         tokens = self._line(memory).tokens
         if not self._lines:
-            tokens += sum(self._counter.text(mark) for mark in _RECALLED)
+            tokens += fence_tokens(self._counter)
         if self._order is Order.CACHE_STABLE:
             headings = _headings(_day_of(memory)).items()
             tokens += sum(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Protocol
 
-from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn
+from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn, Weighed
 from langchain_ctxmgr.turns import NO_TURNS, Turns
 
 SESSION_GAP: Final = timedelta(hours=4)
@@ -78,6 +78,15 @@ class Stated(NamedTuple):
     message_id: str
     at: datetime
     value: bytes
+
+
+class Weighing(NamedTuple):
+    """What a user marks a message as."""
+
+    at: datetime
+    is_pinned: bool | None = None
+    """None: as before."""
+    weight: float | None = None
 
 
 class ThreadUse(NamedTuple):
@@ -334,10 +343,28 @@ class MessageLog(Protocol):
         """
         ...
 
-    def stated(self, scope: Scope) -> list[Stated]:
+    def stated(self, scope: Scope, *, after_seq: int = 0) -> list[Stated]:
         """What the records that `scope` sees state, in the order recorded.
 
-        All branches, without superseded revisions.
+        All branches, without superseded revisions; only of records after `after_seq`.
+        """
+        ...
+
+    def stated_count(self, scope: Scope) -> int:
+        """How many records `stated` gives."""
+        ...
+
+    def weigh(self, scope: Scope, message_id: str, given: Weighing) -> bool:
+        """Pin, boost or mute a message of a thread; whether the thread has it.
+
+        Kept until the message is erased, for all of its revisions.
+        """
+        ...
+
+    def weighed(self, scope: Scope, *, beside: str | None = None) -> list[Weighed]:
+        """What is pinned, boosted or muted of the records that `scope` sees, last marked last.
+
+        With `beside`, also of the tenant's threads whose names start with it, of whichever user.
         """
         ...
 
@@ -516,8 +543,20 @@ class MessageLog(Protocol):
         """`put_stated` without blocking the event loop."""
         ...
 
-    async def astated(self, scope: Scope) -> list[Stated]:
+    async def astated(self, scope: Scope, *, after_seq: int = 0) -> list[Stated]:
         """`stated` without blocking the event loop."""
+        ...
+
+    async def astated_count(self, scope: Scope) -> int:
+        """`stated_count` without blocking the event loop."""
+        ...
+
+    async def aweigh(self, scope: Scope, message_id: str, given: Weighing) -> bool:
+        """`weigh` without blocking the event loop."""
+        ...
+
+    async def aweighed(self, scope: Scope, *, beside: str | None = None) -> list[Weighed]:
+        """`weighed` without blocking the event loop."""
         ...
 
     async def athreads(self, scope: Scope, *, prefix: str = "") -> list[ThreadUse]:

@@ -24,7 +24,7 @@ from langchain_ctxmgr.storage.codec import (
 )
 from langchain_ctxmgr.storage.message_log import SESSION_GAP
 from langchain_ctxmgr.storage.rows import bytes_of, pack_terms
-from langchain_ctxmgr.turns import EPOCH, MICROSECOND
+from langchain_ctxmgr.turns import EPOCH, MICROSECOND, micros_of
 
 _SESSION_GAP_US: Final = SESSION_GAP // MICROSECOND
 _MAX_CUES: Final = 1 << 63
@@ -63,7 +63,7 @@ def entry_of(draft: Draft) -> Entry:
         raise ValueError(f"terms must be 32-bit term ids, got {draft.terms[:8]}…") from error
     payload = encode(draft.message)
     message_id = draft.message.id or str(uuid4())
-    at_us = (draft.at - EPOCH) // MICROSECOND
+    at_us = micros_of(draft.at)
     return Entry(draft, message_id, at_us, payload, digest(payload), terms)
 
 

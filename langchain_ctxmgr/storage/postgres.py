@@ -23,7 +23,7 @@ import psycopg
 
 from langchain_ctxmgr.closable import Closable
 from langchain_ctxmgr.errors import StorageError
-from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn
+from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn, Weighed
 from langchain_ctxmgr.storage import postgres_audit as audit
 from langchain_ctxmgr.storage import postgres_progress as progress
 from langchain_ctxmgr.storage import postgres_reads as reads
@@ -38,6 +38,7 @@ from langchain_ctxmgr.storage.message_log import (
     TermHit,
     ThreadUse,
     Verification,
+    Weighing,
     Withdrawal,
     require_whole,
     tenant_of,
@@ -47,7 +48,8 @@ from langchain_ctxmgr.storage.placement import entry_of, is_light
 from langchain_ctxmgr.storage.postgres_append import append
 from langchain_ctxmgr.storage.postgres_database import Database, Inspected
 from langchain_ctxmgr.storage.postgres_search import search
-from langchain_ctxmgr.storage.postgres_stated import put_stated, stated
+from langchain_ctxmgr.storage.postgres_stated import put_stated, stated, stated_count
+from langchain_ctxmgr.storage.postgres_weights import weigh, weighed
 from langchain_ctxmgr.storage.postgres_withdrawal import withdraw
 from langchain_ctxmgr.storage.postgres_work import Work
 from langchain_ctxmgr.turns import NO_TURNS, Turns
@@ -383,13 +385,37 @@ class PostgresLog(Closable):
         """`put_stated` without blocking the event loop."""
         await self._database.arun(put_stated(tenant_id, values, after_seq, until_seq))
 
-    def stated(self, scope: Scope) -> list[Stated]:
+    def stated(self, scope: Scope, *, after_seq: int = 0) -> list[Stated]:
         """What the records that `scope` sees state, in the order recorded."""
-        return self._database.run(stated(scope))
+        return self._database.run(stated(scope, after_seq))
 
-    async def astated(self, scope: Scope) -> list[Stated]:
+    async def astated(self, scope: Scope, *, after_seq: int = 0) -> list[Stated]:
         """`stated` without blocking the event loop."""
-        return await self._database.arun(stated(scope))
+        return await self._database.arun(stated(scope, after_seq))
+
+    def stated_count(self, scope: Scope) -> int:
+        """How many records `stated` gives."""
+        return self._database.run(stated_count(scope))
+
+    async def astated_count(self, scope: Scope) -> int:
+        """`stated_count` without blocking the event loop."""
+        return await self._database.arun(stated_count(scope))
+
+    def weigh(self, scope: Scope, message_id: str, given: Weighing) -> bool:
+        """Pin, boost or mute a message of a thread; whether the thread has it."""
+        return self._database.run(weigh(scope, message_id, given))
+
+    async def aweigh(self, scope: Scope, message_id: str, given: Weighing) -> bool:
+        """`weigh` without blocking the event loop."""
+        return await self._database.arun(weigh(scope, message_id, given))
+
+    def weighed(self, scope: Scope, *, beside: str | None = None) -> list[Weighed]:
+        """What is pinned, boosted or muted of the records that `scope` sees, last marked last."""
+        return self._database.run(weighed(scope, beside))
+
+    async def aweighed(self, scope: Scope, *, beside: str | None = None) -> list[Weighed]:
+        """`weighed` without blocking the event loop."""
+        return await self._database.arun(weighed(scope, beside))
 
     def threads(self, scope: Scope, *, prefix: str = "") -> list[ThreadUse]:
         """The threads with records, or those that a user spoke in, by name."""

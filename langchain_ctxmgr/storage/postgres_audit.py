@@ -31,7 +31,7 @@ from langchain_ctxmgr.storage.rows import unpack_terms
 _PAGE: Final = 512
 LOCK_ERASURES: Final = Statement("SELECT pg_advisory_xact_lock(%s)", (0x45 << 56,))
 """Held while an erasure is noted, so that their ids are committed in order."""
-VACUUM: Final = "VACUUM records, postings, branches, threads, derived, stated, withdrawn"
+VACUUM: Final = "VACUUM records, postings, branches, threads, derived, stated, withdrawn, weights"
 """Of the tables that an erasure takes rows from; those of another owner are left out."""
 
 
@@ -92,6 +92,7 @@ def erase(scope: Scope, also: Sequence[str]) -> Work[Erased]:
             Statement(DELETE_DERIVED, (array(keys),)),
             Statement(DELETE_STATED, (array(keys),)),
             Statement(_DELETE_WITHDRAWN, (array(keys),)),
+            Statement(_DELETE_WEIGHTS, (array(keys),)),
             Statement(_DELETE_BRANCHES, (array(keys),)),
             Statement(_DELETE_THREADS, (array(keys),)),
         ]
@@ -163,6 +164,7 @@ DELETE_DERIVED: Final = (
     "SELECT count(*) FROM gone"
 )
 _DELETE_WITHDRAWN: Final = "DELETE FROM withdrawn WHERE thread = ANY(%s::bigint[])"
+_DELETE_WEIGHTS: Final = "DELETE FROM weights WHERE thread = ANY(%s::bigint[])"
 _DELETE_BRANCHES: Final = "DELETE FROM branches WHERE thread = ANY(%s::bigint[])"
 _DELETE_THREADS: Final = "DELETE FROM threads WHERE thread = ANY(%s::bigint[])"
 _DELETE_POSTINGS: Final = (

@@ -11,7 +11,12 @@ from psycopg import sql
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.storage.postgres_work import Row
 
-MIGRATIONS: Final = ("0001_message_log.sql", "0002_stated.sql", "0003_withdrawn.sql")
+MIGRATIONS: Final = (
+    "0001_message_log.sql",
+    "0002_stated.sql",
+    "0003_withdrawn.sql",
+    "0004_weights.sql",
+)
 """Workers of the release before go on while these are applied: they add, and change nothing."""
 _PACKAGE: Final = "langchain_ctxmgr.storage"
 _LOCK: Final = 0x43545847 << 32

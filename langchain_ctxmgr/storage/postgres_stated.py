@@ -1,7 +1,5 @@
 """What records of the PostgreSQL log state: kept beside them, and removed with them."""
 
-# ruff: noqa: S608 - statements are put together from constants; values are always bound
-
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -31,12 +29,22 @@ def put_stated(
     return Work(tenant_id, steps, begin=BEGIN)
 
 
-def stated(scope: Scope) -> Work[list[Stated]]:
+def stated(scope: Scope, after_seq: int) -> Work[list[Stated]]:
     """See `MessageLog.stated`."""
 
     def steps() -> Steps[list[Stated]]:
-        [rows] = yield [Statement(_STATED, (tenant_of(scope), *in_scope(scope)))]
+        [rows] = yield [Statement(_STATED, (tenant_of(scope), *in_scope(scope), after_seq))]
         return [stated_of(row) for row in rows]
+
+    return Work(tenant_of(scope), steps)
+
+
+def stated_count(scope: Scope) -> Work[int]:
+    """See `MessageLog.stated_count`."""
+
+    def steps() -> Steps[int]:
+        [[[count]]] = yield [Statement(_COUNT, (tenant_of(scope), *in_scope(scope)))]
+        return count
 
     return Work(tenant_of(scope), steps)
 
@@ -53,12 +61,15 @@ _INSERT: Final = (
     "FROM unnest(%s::bigint[], %s::bytea[]) v (seq, value) JOIN records r ON r.seq = v.seq "
     "WHERE r.tenant_id = %s ON CONFLICT (seq) DO UPDATE SET value = excluded.value"
 )
+_SEEN: Final = (
+    "FROM stated s JOIN records r ON r.seq = s.seq JOIN threads t ON t.thread = r.thread "
+    f"WHERE s.tenant_id = %s AND {IN_SCOPE} AND (t.revisions = 0 OR {NEWEST})"
+)
 _STATED: Final = (
     "SELECT s.seq, t.thread_id, r.branch, r.slot, r.user_id, r.message_id, r.at, s.value "
-    "FROM stated s JOIN records r ON r.seq = s.seq JOIN threads t ON t.thread = r.thread "
-    f"WHERE s.tenant_id = %s AND {IN_SCOPE} AND (t.revisions = 0 OR {NEWEST}) "
-    "ORDER BY s.seq"
+    f"{_SEEN} AND s.seq > %s ORDER BY s.seq"
 )
+_COUNT: Final = f"SELECT count(*) {_SEEN}"
 DELETE_STATED: Final = (
     "WITH gone AS (DELETE FROM stated WHERE thread = ANY(%s::bigint[]) RETURNING 1) "
     "SELECT count(*) FROM gone"

@@ -59,6 +59,7 @@ def withdraw(scope: Scope, which: Withdrawal) -> Work[Erased]:
         held = array([key for key, _ in threads])
         [*_, [[derived]], [[stated]]] = yield [
             *(Statement(_WITHDRAW, _left(tenant_id, row)) for row in rows),
+            Statement(_DELETE_WEIGHTS, (array(seqs),)),
             Statement("DELETE FROM records WHERE seq = ANY(%s::bigint[])", (array(seqs),)),
             Statement(DELETE_DERIVED, (held,)),
             Statement(_DELETE_STATED, (array(seqs),)),
@@ -124,6 +125,10 @@ _WITHDRAW: Final = "INSERT INTO withdrawn VALUES (" + "%s, " * 16 + "%s)"
 _DELETE_STATED: Final = (
     "WITH gone AS (DELETE FROM stated WHERE seq = ANY(%s::bigint[]) RETURNING 1) "
     "SELECT count(*) FROM gone"
+)
+_DELETE_WEIGHTS: Final = (
+    "DELETE FROM weights w USING records r WHERE r.seq = ANY(%s::bigint[]) "
+    "AND w.thread = r.thread AND w.message_key = r.message_key"
 )
 _COUNT: Final = "UPDATE threads SET withdrawn = withdrawn + %s WHERE thread = %s"
 _NOTE: Final = (

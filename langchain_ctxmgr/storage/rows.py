@@ -8,7 +8,7 @@ from struct import pack, unpack
 from typing import Any, Final
 
 from langchain_ctxmgr.errors import StorageError
-from langchain_ctxmgr.records import LogRecord
+from langchain_ctxmgr.records import LogRecord, Weighed
 from langchain_ctxmgr.storage.codec import decode
 from langchain_ctxmgr.storage.message_log import (
     IndexEntry,
@@ -17,7 +17,7 @@ from langchain_ctxmgr.storage.message_log import (
     ThreadUse,
     Withdrawal,
 )
-from langchain_ctxmgr.turns import EPOCH, MICROSECOND, Turns
+from langchain_ctxmgr.turns import EPOCH, Turns, micros_of
 
 Row = Sequence[Any]
 
@@ -78,6 +78,13 @@ def stated_of(row: Row) -> Stated:
     return Stated(seq, thread_id, branch, slot, user_id, text_of(message_id), said_at, value)
 
 
+def weighed_of(row: Row) -> Weighed:
+    """A row of what a user marked a message as, by the fields of `Weighed`."""
+    seq, thread_id, branch, slot, user_id, message_id, is_pinned, weight, at = row
+    name, marked_at = text_of(message_id), EPOCH + timedelta(0, 0, at)
+    return Weighed(seq, thread_id, branch, slot, user_id, name, bool(is_pinned), weight, marked_at)
+
+
 def thread_use_of(row: Row) -> ThreadUse:
     """A row of a thread's id, whether it is shared, and when its last message was said."""
     thread_id, is_shared, newest_at = row
@@ -86,8 +93,8 @@ def thread_use_of(row: Row) -> ThreadUse:
 
 def at_bounds(which: Withdrawal) -> tuple[int, int]:
     """The time of a withdrawal as a column holds it: from, and before."""
-    start = -_ANY_AT if which.since is None else (which.since - EPOCH) // MICROSECOND
-    end = _ANY_AT if which.until is None else (which.until - EPOCH) // MICROSECOND
+    start = -_ANY_AT if which.since is None else micros_of(which.since)
+    end = _ANY_AT if which.until is None else micros_of(which.until)
     return start, end
 
 

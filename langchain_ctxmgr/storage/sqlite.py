@@ -16,7 +16,7 @@ from typing import Final, Self
 
 from langchain_ctxmgr._plans import brief
 from langchain_ctxmgr.closable import Closable
-from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn
+from langchain_ctxmgr.records import Branch, Draft, LogRecord, Scope, Turn, Weighed
 from langchain_ctxmgr.storage import sqlite_progress as progress
 from langchain_ctxmgr.storage import sqlite_reads as reads
 from langchain_ctxmgr.storage.message_log import (
@@ -29,6 +29,7 @@ from langchain_ctxmgr.storage.message_log import (
     TermHit,
     ThreadUse,
     Verification,
+    Weighing,
     Withdrawal,
     require_whole,
     tenant_of,
@@ -39,8 +40,9 @@ from langchain_ctxmgr.storage.sqlite_append import append
 from langchain_ctxmgr.storage.sqlite_audit import clean, delete, verify
 from langchain_ctxmgr.storage.sqlite_database import Database, Work
 from langchain_ctxmgr.storage.sqlite_search import search
-from langchain_ctxmgr.storage.sqlite_stated import put_stated, stated
+from langchain_ctxmgr.storage.sqlite_stated import put_stated, stated, stated_count
 from langchain_ctxmgr.storage.sqlite_threads import threads
+from langchain_ctxmgr.storage.sqlite_weights import weigh, weighed
 from langchain_ctxmgr.storage.sqlite_withdrawal import withdraw
 from langchain_ctxmgr.turns import NO_TURNS, Turns
 
@@ -385,13 +387,40 @@ class SqliteLog(Closable):
             quick=len(values) <= _QUICK_ROWS,
         )
 
-    def stated(self, scope: Scope) -> list[Stated]:
+    def stated(self, scope: Scope, *, after_seq: int = 0) -> list[Stated]:
         """What the records that `scope` sees state, in the order recorded."""
-        return self._database.read(lambda c: stated(c, scope))
+        return self._database.read(lambda c: stated(c, scope, after_seq))
 
-    async def astated(self, scope: Scope) -> list[Stated]:
+    async def astated(self, scope: Scope, *, after_seq: int = 0) -> list[Stated]:
         """`stated` without blocking the event loop."""
-        return await asyncio.to_thread(self.stated, scope)
+        return await self._database.aread(
+            lambda c: stated(c, scope, after_seq), quick=after_seq > 0
+        )
+
+    def stated_count(self, scope: Scope) -> int:
+        """How many records `stated` gives."""
+        return self._database.read(lambda c: stated_count(c, scope))
+
+    async def astated_count(self, scope: Scope) -> int:
+        """`stated_count` without blocking the event loop."""
+        return await self._database.aread(lambda c: stated_count(c, scope))
+
+    def weigh(self, scope: Scope, message_id: str, given: Weighing) -> bool:
+        """Pin, boost or mute a message of a thread; whether the thread has it."""
+        return self._database.write(lambda c: weigh(c, scope, message_id, given))
+
+    async def aweigh(self, scope: Scope, message_id: str, given: Weighing) -> bool:
+        """`weigh` without blocking the event loop."""
+        return await self._database.awrite(lambda c: weigh(c, scope, message_id, given))
+
+    @brief
+    def weighed(self, scope: Scope, *, beside: str | None = None) -> list[Weighed]:
+        """What is pinned, boosted or muted of the records that `scope` sees, last marked last."""
+        return self._database.read(lambda c: weighed(c, scope, beside))
+
+    async def aweighed(self, scope: Scope, *, beside: str | None = None) -> list[Weighed]:
+        """`weighed` without blocking the event loop."""
+        return await self._database.aread(lambda c: weighed(c, scope, beside))
 
     def threads(self, scope: Scope, *, prefix: str = "") -> list[ThreadUse]:
         """The threads with records, or those that a user spoke in, by name."""

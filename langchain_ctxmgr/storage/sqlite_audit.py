@@ -70,7 +70,7 @@ def delete(connection: Connection, scope: Scope, also: Sequence[str]) -> Erased:
         delete_keywords(connection, tenant_id, key, rows)
         connection.executemany("DELETE FROM contents WHERE seq = ?", ((seq,) for seq, _ in rows))
         derived += connection.execute("DELETE FROM derived WHERE thread = ?", (key,)).rowcount
-        for table in ("records", "withdrawn", "branches", "threads"):
+        for table in ("weights", "records", "withdrawn", "branches", "threads"):
             connection.execute(f"DELETE FROM {table} WHERE thread = ?", (key,))
     if keys:
         named = [None] if scope.thread_id is None else [thread_id for _, thread_id in keys]

@@ -43,7 +43,12 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 _MIGRATIONS_PACKAGE: Final = "langchain_ctxmgr.storage"
-MIGRATIONS: Final = ("0001_message_log.sql", "0002_stated.sql", "0003_withdrawn.sql")
+MIGRATIONS: Final = (
+    "0001_message_log.sql",
+    "0002_stated.sql",
+    "0003_withdrawn.sql",
+    "0004_weights.sql",
+)
 _APPLICATION_ID: Final = 0x43545847
 """Marks the file as ours: `CTXG`."""
 _CACHE_KIB: Final = 16_384

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from typing import Final
 
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage.message_log import Stated
@@ -35,19 +36,33 @@ def put_stated(
     )
 
 
-def stated(connection: Connection, scope: Scope) -> list[Stated]:
+def stated(connection: Connection, scope: Scope, after_seq: int) -> list[Stated]:
     """See `MessageLog.stated`."""
-    tenant_id, thread_id, is_anyone, user_id = in_scope(scope)
-    if thread_id is not None:
-        where, values = f"s.thread = ({THREAD})", (tenant_id, thread_id)
-    elif is_anyone:
-        where, values = f"s.tenant = ({TENANT})", (tenant_id,)
-    else:
-        where, values = f"s.tenant = ({TENANT}) AND s.user_id = ?", (tenant_id, user_id)
+    where, values = _seen(scope)
     rows = connection.execute(
         "SELECT s.seq, t.thread_id, r.branch, r.slot, r.user_id, r.message_id, r.at, s.value "
-        "FROM stated s CROSS JOIN records r ON r.seq = s.seq "
-        f"CROSS JOIN threads t ON t.thread = s.thread WHERE {where} AND {NEWEST}",
-        values,
+        f"FROM stated s {_RECORDS} CROSS JOIN threads t ON t.thread = s.thread "
+        f"WHERE {where} AND s.seq > ? AND {NEWEST}",
+        (*values, after_seq),
     )
     return sorted(map(stated_of, rows))
+
+
+def stated_count(connection: Connection, scope: Scope) -> int:
+    """See `MessageLog.stated_count`."""
+    where, values = _seen(scope)
+    statement = f"SELECT count(*) FROM stated s {_RECORDS} WHERE {where} AND {NEWEST}"
+    return connection.execute(statement, values).fetchone()[0]
+
+
+def _seen(scope: Scope) -> tuple[str, tuple[str | None, ...]]:
+    """What holds for the rows `s` that `scope` sees, and its values."""
+    tenant_id, thread_id, is_anyone, user_id = in_scope(scope)
+    if thread_id is not None:
+        return f"s.thread = ({THREAD})", (tenant_id, thread_id)
+    if is_anyone:
+        return f"s.tenant = ({TENANT})", (tenant_id,)
+    return f"s.tenant = ({TENANT}) AND s.user_id = ?", (tenant_id, user_id)
+
+
+_RECORDS: Final = "CROSS JOIN records r ON r.seq = s.seq"

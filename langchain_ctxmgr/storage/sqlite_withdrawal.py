@@ -26,6 +26,7 @@ def withdraw(connection: Connection, scope: Scope, which: Withdrawal) -> Erased:
     chosen: dict[tuple[int, str], list[_Row]] = {}
     for key, thread_id, message_id in _chosen(connection, scope, which):
         rows = connection.execute(_REVISIONS, (key, message_id)).fetchall()
+        connection.execute(_DELETE_WEIGHTS, (key, message_id))
         chosen.setdefault((key, thread_id), []).extend(rows)
     seqs: list[int] = []
     derived = 0
@@ -83,6 +84,7 @@ _REVISIONS: Final = (
     f"{CHAINED_FIELDS} FROM records r CROSS JOIN contents c ON c.seq = r.seq "
     "WHERE r.thread = ? AND r.message_id = ?"
 )
+_DELETE_WEIGHTS: Final = "DELETE FROM weights WHERE thread = ? AND message_id = ?"
 _WITHDRAW: Final = (
     "INSERT INTO withdrawn (thread, seq, branch, position, slot, revision, session, message_id, "
     "at, total_tokens, total_importance, bytes, digest, row_digest, chain) "

@@ -29,8 +29,15 @@ from langchain_ctxmgr.view.frame import (
     ViewRequest,
 )
 from langchain_ctxmgr.view.history import SYSTEM_LEADS, Window
-from langchain_ctxmgr.view.settled import Chosen, Quote
+from langchain_ctxmgr.view.settled import BESIDE, Chosen, Quote
 from langchain_ctxmgr.view.unrecorded import NOTHING_RECALLED, held
+
+_EARLIER = {
+    ItemKind.RECALLED: "recalled for an earlier question",
+    ItemKind.FACTS: "known of the user, shown with an earlier question",
+    ItemKind.STANDING: "asked for from then on, shown with an earlier question",
+    ItemKind.PINNED: "pinned, shown with an earlier question",
+}
 
 
 class View(NamedTuple):
@@ -78,6 +85,7 @@ class ViewBuilder:
             fixed_tokens=fixed,
         )
         window, quote, chosen = frame.window, frame.quote, frame.chosen
+        beside = {kind: chosen.tokens_of(kind) for kind in BESIDE}
         messages = assemble(
             system=lead.message,
             summary=window.lead or quote.summary.text,
@@ -96,7 +104,8 @@ class ViewBuilder:
                 ItemKind.TOOLS: tool_tokens,
                 ItemKind.SUMMARY: quote.summary.tokens,
                 ItemKind.HISTORY: window.tokens - window.recalled_tokens,
-                ItemKind.RECALLED: window.recalled_tokens + chosen.tokens,
+                ItemKind.RECALLED: window.recalled_tokens + chosen.tokens - sum(beside.values()),
+                **beside,
                 ItemKind.CURRENT: fitted.tokens + counter.messages([]),
             },
             receipt=_receipt(
@@ -112,7 +121,7 @@ class ViewBuilder:
     def unrecorded(self, request: ViewRequest, messages: Sequence[BaseMessage] = ()) -> Plan[View]:
         """The view of `messages` and what `request` holds, for while the log cannot be read."""
         log, asked = held(request, messages, self._counter)
-        parts = replace(self._parts, log=log, recall=NOTHING_RECALLED, summaries=None)
+        parts = replace(self._parts, log=log, recall=NOTHING_RECALLED, summaries=None, beside=None)
         return (yield from ViewBuilder(parts).build(asked))
 
     def forget(self) -> None:
@@ -214,13 +223,13 @@ def _earlier_items(window: Window) -> list[ReceiptItem]:
     return [
         ReceiptItem(
             id=name,
-            kind=ItemKind.RECALLED,
+            kind=ItemKind(kind),
             included=True,
-            reason="recalled for an earlier question",
+            reason=_EARLIER[ItemKind(kind)],
             tokens=tokens,
         )
         for each in window.earlier
-        for name, _, tokens, _ in each.rows
+        for name, _, tokens, _, kind in each.rows
     ]
 
 

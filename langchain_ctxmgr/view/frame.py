@@ -17,6 +17,7 @@ recalled text, then the summary, then the window.
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -36,11 +37,12 @@ from langchain_ctxmgr.events import Degraded, Listener, emit
 from langchain_ctxmgr.memory.breaker import Breaker
 from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.memory.relevance import SCORE_THRESHOLD
-from langchain_ctxmgr.prompt.layout import assemble
 from langchain_ctxmgr.prompt.window import Selector
 from langchain_ctxmgr.records import Branch, ReceiptItem, Scope
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.summaries.store import SummaryStore
+from langchain_ctxmgr.view.beside import Beside
+from langchain_ctxmgr.view.choosing import Chooser
 from langchain_ctxmgr.view.current_turn import CurrentTurn, question_before
 from langchain_ctxmgr.view.history import (
     Window,
@@ -49,20 +51,23 @@ from langchain_ctxmgr.view.history import (
     recent_window,
     selected_history,
 )
+from langchain_ctxmgr.view.marked import UNMARKED, Marked, marked
 from langchain_ctxmgr.view.quotes import Quotes, Summarizer
 from langchain_ctxmgr.view.settled import (
     GAVE_WAY,
     KIND,
     NO_QUOTE,
-    NOTHING,
     Chosen,
     Quote,
     Settled,
+    Stretch,
 )
 from langchain_ctxmgr.view.stretch import stretch_of, stretch_window, traffic_tokens
 
 TOOL_TRAFFIC_SHARE = 0.25
 """Of the budget, left free when tools are given: their results come next."""
+_KEPT_APART = 256
+"""Turns whose view shows what other threads say, kept at hand in this process."""
 LEAST_TRAFFIC_SHARE = 0.1
 """The same where earlier turns tell how much it comes to: they never took less."""
 
@@ -81,6 +86,8 @@ class ViewParts:
     """What is kept of a history that does not fit; None: the newest window."""
     score_threshold: float = SCORE_THRESHOLD
     """Nothing is recalled where the chance that it bears on the question is below."""
+    beside: Beside | None = None
+    """Finds pins and facts for the question; None: neither."""
     log_breaker: Breaker
     """Told where a choice could not be written: what follows in the turn is spared the wait."""
     listeners: tuple[Listener, ...] = ()
@@ -100,6 +107,8 @@ class ViewRequest:
     asked_tokens: int
     budget: ContextBudget
     asked_at: datetime
+    marks: Marked = UNMARKED
+    """As read when the frame is settled."""
 
 
 class Part(Enum):
@@ -166,6 +175,12 @@ class Frames:
         self._log = parts.log
         self._counter = parts.counter
         self._quotes = Quotes(parts.log, parts.summarizer, parts.summaries, parts.counter)
+        self._chooser = Chooser(
+            parts.recall, parts.beside, parts.counter, score_threshold=parts.score_threshold
+        )
+        self._apart: OrderedDict[tuple[Scope, str], Settled] = OrderedDict()
+        """Those that show what other threads say: not to be kept with a thread's own, which
+        would outlive what they show."""
 
     def known(self, request: ViewRequest, turn: CurrentTurn) -> Plan[Settled | None]:
         """What an earlier step of the turn settled; None at its first.
@@ -175,20 +190,35 @@ class Frames:
         key = _key(request, turn)
         if key is None:
             return None
+        settled = yield from self._stored(request, key)
+        if settled is None or settled.is_stripped or settled.changed < turn.changed:
+            return None
+        return settled
+
+    def _stored(self, request: ViewRequest, key: str) -> Plan[Settled | None]:
+        """What was settled under `key`, unless another thread's message that it shows is gone."""
+        apart = self._apart.get((request.scope, key))
+        if apart is not None:
+            tenant, shown = Scope(tenant_id=request.scope.tenant_id), {*apart.abroad}
+            standing = yield from call(self._log.turns, tenant, sorted(shown))
+            if len(standing) == len(shown):
+                return apart
         stored = yield from call(self._log.get_derived, request.scope, KIND, key)
-        settled = None if stored is None else Settled.from_bytes(stored)
-        return settled if settled is not None and settled.changed >= turn.changed else None
+        return None if stored is None else Settled.from_bytes(stored)
 
     def settle(self, request: ViewRequest, turn: CurrentTurn, space: Space) -> Plan[Frame]:
         """A frame as for the question alone, kept for the rest of the turn."""
+        request = yield from self._marked(request)
         room = space.room - (_for_traffic(space) if request.tools else 0)
         if request.budget.keep_full_history and self._parts.selector is None:
+            frame = yield from self._whole_again(request, turn, space)
+            if frame is not None:
+                return (yield from self._keep(frame, request, turn))
             window = yield from self._full(request, turn, room)
             if window is not None:
-                settled = Settled(turn.changed, space.max_tokens, is_full=True)
-                frame = Frame(settled, window, NO_QUOTE, NOTHING)
+                frame = yield from self._whole(request, turn, space, window, room)
                 # As `full_history` weighs it on the next step.
-                if max(frame.tokens, turn.history_tokens) > space.left:
+                if max(frame.tokens, turn.history_tokens + frame.chosen.tokens) > space.left:
                     return (yield from self._give_way(request, turn, space))
                 return (yield from self._keep(frame, request, turn))
         previous = yield from self._previous(request, turn)
@@ -206,13 +236,15 @@ class Frames:
     ) -> Plan[Frame]:
         """The frame that was settled, or what a full history that outgrew it gives way to."""
         if settled.is_full:
-            window = yield from self._full(request, turn, space.left)
+            window = yield from self._full(request, turn, space.left - settled.chosen.tokens)
             if window is None:
                 return (yield from self._give_way(request, turn, space))
         elif settled.is_extended and settled.stretch is not None:
             log, branch = self._log, request.branch
             window = yield from stretch_window(log, branch, turn, settled.stretch, self._counter)
             window = window or empty_window(turn)
+            if _is_whole(settled.stretch) and window.tokens + settled.chosen.tokens > space.left:
+                return (yield from self._give_way(request, turn, space))
         else:
             window = yield from self._window(settled, request, turn)
         return Frame(settled, window, settled.quote, settled.chosen)
@@ -220,12 +252,54 @@ class Frames:
     def forget(self) -> None:
         """Drop the summaries made so far: what they were drawn from may be erased."""
         self._quotes.forget()
+        self._apart.clear()
+        if self._parts.beside is not None:
+            self._parts.beside.forget()
+
+    def _marked(self, request: ViewRequest) -> Plan[ViewRequest]:
+        """The request with what users marked, as the log has it now."""
+        if self._parts.beside is None:
+            return request
+        return replace(request, marks=(yield from marked(self._log, request.scope)))
+
+    def _whole_again(
+        self, request: ViewRequest, turn: CurrentTurn, space: Space
+    ) -> Plan[Frame | None]:
+        """The full history with what stood beside its questions; None where nothing did."""
+        if request.scope.user_id is None and not request.marks.pins:
+            return None
+        previous = yield from self._previous(request, turn)
+        if previous is None or not _is_whole(previous[0].stretch):
+            return None
+        return (yield from self._extended(request, turn, space, previous))
+
+    def _whole(
+        self, request: ViewRequest, turn: CurrentTurn, space: Space, window: Window, room: int
+    ) -> Plan[Frame]:
+        """The full history, with what is pinned elsewhere and known of the user beside it."""
+        shares = request.budget.allocate(space.max_tokens, space.fixed)
+        left = room - window.tokens
+        chosen = yield from self._chooser.choose(
+            request, turn, window, shares=shares, limit=min(shares.facts, left), room=left
+        )
+        stretch = Stretch(0) if chosen.block and not window.lead else None
+        settled = Settled(
+            turn.changed,
+            space.max_tokens,
+            is_full=True,
+            turn_tokens=space.max_tokens - space.fixed - window.tokens - chosen.tokens,
+            chosen=chosen,
+            stretch=stretch,
+            abroad=chosen.abroad,
+        )
+        return Frame(settled, window, NO_QUOTE, chosen)
 
     def _give_way(self, request: ViewRequest, turn: CurrentTurn, space: Space) -> Plan[Frame]:
         """What a full history gives way to, kept for the rest of the turn.
 
         As on a first step whose room is what the tool traffic leaves.
         """
+        request = yield from self._marked(request)
         limit = space.max_tokens
         room = max(0, min(space.left, space.room - _for_traffic(space)))
         goes_on = (yield from self._previous(request, turn)) is not None
@@ -238,8 +312,12 @@ class Frames:
         The boundary for a log that cannot be written: the view is answered all the same.
         """
         key = _key(request, turn)
-        if key is not None:
-            stored, put = frame.settled.to_bytes(), self._log.put_derived
+        if key is not None and frame.settled.abroad:
+            self._apart[request.scope, key] = frame.settled
+            while len(self._apart) > _KEPT_APART:
+                self._apart.popitem(last=False)
+        if key is not None and turn.follows is not None:
+            stored, put = frame.settled.stripped().to_bytes(), self._log.put_derived
             try:
                 yield from call(put, request.branch, KIND, key, stored)
             except StorageError as error:
@@ -278,14 +356,30 @@ class Frames:
         if question.strip():
             spare = min(shares.summary, spare)
         quote = yield from self._quotes.quote(
-            request.branch, window, running, question=question, max_tokens=spare
+            request.branch,
+            window,
+            running,
+            question=question,
+            max_tokens=spare,
+            marks=request.marks,
         )
         shown = window.tokens + quote.summary.tokens
         spared = shares.history + shares.summary - shown
         grows = goes_on and max_tokens >= CACHED_ROOM_TOKENS
         limit = shares.recalled if grows else shares.recalled + spared
-        chosen = yield from self._choose(request, turn, window, min(room - shown, limit))
-        settled = settled._replace(quote=quote, chosen=chosen, stretch=stretch_of(window, turn))
+        left = room - shown
+        chosen = yield from self._chooser.choose(
+            request,
+            turn,
+            window,
+            shares=shares,
+            limit=min(left, limit),
+            room=left,
+            has_notes=running is not None,
+        )
+        settled = settled._replace(
+            quote=quote, chosen=chosen, stretch=stretch_of(window, turn), abroad=chosen.abroad
+        )
         return _frame(settled, window, max_tokens - fixed_tokens)
 
     def _extended(
@@ -312,11 +406,16 @@ class Frames:
             room -= min(_for_traffic(space), max(least, traffic_tokens(window)))
         shown = window.tokens + settled.quote.summary.tokens
         said = window.tokens - window.recalled_tokens
-        if shown + shares.recalled > room or (
-            request.budget.history_share is not None and said > shares.history
-        ):
+        limit, is_over = shares.recalled, False
+        if _is_whole(stretch) and request.budget.keep_full_history:
+            limit = min(shares.facts, max(0, room - shown))
+        elif request.budget.history_share is not None:
+            is_over = said > shares.history
+        if is_over or shown + limit > room:
             return None
-        chosen = yield from self._choose(request, turn, window, shares.recalled)
+        chosen = yield from self._chooser.choose(
+            request, turn, window, shares=shares, limit=limit, room=room - shown
+        )
         settled = Settled(
             turn.changed,
             space.max_tokens,
@@ -325,6 +424,7 @@ class Frames:
             quote=settled.quote,
             chosen=chosen,
             stretch=stretch,
+            abroad=(*settled.abroad, *chosen.abroad),
         )
         return _frame(settled, window, space.max_tokens - space.fixed)
 
@@ -344,11 +444,9 @@ class Frames:
         ahead = yield from call(
             log.read, branch, before_slot=asked.slot, limit=1, newest_first=True
         )
-        if not ahead:
-            return None
-        key = _digest(asked.message_id, ahead[0].message_id, request.asked_tokens, asked.message)
-        stored = yield from call(log.get_derived, request.scope, KIND, key)
-        settled = None if stored is None else Settled.from_bytes(stored)
+        follows = ahead[0].message_id if ahead else None
+        key = _digest(asked.message_id, follows, request.asked_tokens, asked.message)
+        settled = yield from self._stored(request, key)
         if settled is None or settled.changed < turn.revised:
             return None
         return settled, asked.message_id
@@ -372,37 +470,6 @@ class Frames:
             )
         )
 
-    def _choose(
-        self, request: ViewRequest, turn: CurrentTurn, window: Window, limit: int
-    ) -> Plan[Chosen]:
-        """What is recalled for the question, from before the window, in at most `limit`."""
-        question = turn.question
-        text = "" if question is None else message_text(question)
-        if question is None or not text.strip() or window.start_slot == 0:
-            return NOTHING
-        while limit > 0:
-            found = yield from self._parts.recall.find(
-                request.scope,
-                text,
-                branch=request.branch,
-                before_slot=window.start_slot,
-                shown=window.seqs,
-                max_tokens=limit,
-                asked_at=request.asked_at,
-                score_threshold=self._parts.score_threshold,
-            )
-            cost = self._added(question, found.block)
-            if cost <= limit:
-                return Chosen(found.block, cost, found.carried, found.considered)
-            # A block that meets the question may join into other tokens than it was priced at.
-            limit = min(limit, found.tokens) - (cost - limit)
-        return NOTHING
-
-    def _added(self, question: BaseMessage, block: str) -> int:
-        """What `block` adds to the question it stands ahead of."""
-        count = self._counter.messages
-        return count(assemble(turn=[question], recalled=block)) - count([question])
-
 
 def _frame(settled: Settled, window: Window, beside_fixed: int) -> Frame:
     """The frame, which settles what is left for question and tool traffic."""
@@ -414,6 +481,11 @@ def _gone(item: ReceiptItem) -> ReceiptItem:
     return replace(item, included=False, reason=GAVE_WAY) if item.included else item
 
 
+def _is_whole(stretch: Stretch | None) -> bool:
+    """Whether it shows a full history, with what stood beside earlier questions of it."""
+    return stretch is not None and stretch.start == 0
+
+
 def _for_traffic(space: Space) -> int:
     return int(space.max_tokens * TOOL_TRAFFIC_SHARE)
 
@@ -421,13 +493,13 @@ def _for_traffic(space: Space) -> int:
 def _key(request: ViewRequest, turn: CurrentTurn) -> str | None:
     """What tells this turn's frame from others, whether or not its question is recorded yet.
 
-    None where the question cannot be known again, or nothing stands before it.
+    None where the question cannot be known again.
     """
-    if turn.question is None or turn.key is None or turn.follows is None:
+    if turn.question is None or turn.key is None:
         return None
     return _digest(turn.key, turn.follows, request.asked_tokens, turn.question)
 
 
-def _digest(name: str, follows: str, asked_tokens: int, question: BaseMessage) -> str:
+def _digest(name: str, follows: str | None, asked_tokens: int, question: BaseMessage) -> str:
     asked = [name, follows, asked_tokens, message_text(question)]
     return sha256(json.dumps(asked).encode("ascii")).hexdigest()

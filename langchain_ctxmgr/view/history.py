@@ -64,7 +64,7 @@ class Window(NamedTuple):
     def carried(self) -> dict[str, float]:
         """Importance of what is shown, by message id; of a message that was cut, in proportion."""
         rows = chain.from_iterable(each.rows for each in self.earlier)
-        carried = {name: importance for name, _, _, importance in rows}
+        carried = {name: importance for name, _, _, importance, _ in rows}
         for group in self.groups:
             whole = sum(self.records[i].tokens for i in group.indexes)
             share = min(1.0, group.tokens / whole) if whole else 1.0

@@ -28,6 +28,7 @@ from langchain_ctxmgr.records import Branch, LogRecord, Scope, Summary
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.summaries.store import SummaryStore
 from langchain_ctxmgr.view.history import Window
+from langchain_ctxmgr.view.marked import UNMARKED, Marked
 from langchain_ctxmgr.view.settled import NO_QUOTE, Quote
 
 SUMMARY_SOURCES: Final = 64
@@ -96,10 +97,12 @@ class Quotes:
         *,
         question: str,
         max_tokens: int,
+        marks: Marked = UNMARKED,
     ) -> Plan[Quote]:
         """What stands for the messages before `window`, in at most `max_tokens`.
 
-        Without words in `question` nothing else does.
+        Without words in `question` nothing else does. What is muted by `marks` is left out, and
+        what is boosted counts as more important.
         """
         if max_tokens <= 0 or window.start_slot == 0:
             return NO_QUOTE
@@ -107,22 +110,29 @@ class Quotes:
         since = 0 if running is None else running.before_slot
         is_alone = not question.strip()
         limit = ALL_SOURCES if is_alone else SUMMARY_SOURCES
-        best = yield from call(self._log.top, branch, before_slot=window.start_slot, limit=limit)
-        shown = window.seqs
-        seqs = sorted(turn.seq for turn in best if turn.slot >= since and turn.seq not in shown)
+        left_out = marks.muted.union(window.seqs)
+        best = yield from call(
+            self._log.top, branch, before_slot=window.start_slot, limit=limit + len(marks.muted)
+        )
+        boosted = marks.boosted(branch, before_slot=window.start_slot)
+        ahead = {mark.seq for mark in boosted if mark.slot >= since}
+        found = {turn.seq for turn in best if turn.slot >= since}
+        seqs = sorted((found | ahead) - left_out)
+        weights = {seq: marks.weights[seq] for seq in seqs if seq in marks.weights}
         told = None
         if running is not None:
             room = int(max_tokens * RUNNING_SHARE) if seqs else max_tokens
-            told = told_of(running, question, room, self._counter)
-        key = (max_tokens, told and told.summary.text, is_alone, *seqs)
+            told = told_of(marks.heard(running), question, room, self._counter)
+        key = (max_tokens, told and told.summary.text, is_alone, *weights.items(), *seqs)
         quote = self._kept.get(key)
         if quote is None:
             scope = Scope(tenant_id=branch.tenant_id, thread_id=branch.thread_id)
             records = yield from call(self._log.fetch, scope, seqs)
             sources = sorted(records, key=lambda record: record.slot)
+            sources = marks.weigh(_in_context(sources) if is_alone else sources)
             quote = completed(
                 told,
-                _in_context(sources) if is_alone else sources,
+                sources,
                 max_tokens,
                 summarizer=self._summarizer,
                 counter=self._counter,

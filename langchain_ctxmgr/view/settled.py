@@ -11,11 +11,16 @@ from langchain_ctxmgr.budget.tokens import TokenCounter
 from langchain_ctxmgr.compression.extractive import EMPTY
 from langchain_ctxmgr.compression.statements import Statement, summary_of
 from langchain_ctxmgr.memory.packing import Considered
+from langchain_ctxmgr.prompt.layout import without_sections
 from langchain_ctxmgr.records import ItemKind, LogRecord, ReceiptItem, Summary
 
 GAVE_WAY = "gave way to system text, tools or tool calls of this turn"
-KIND = "frame-3"
+KIND = "frame-4"
 """Kind and version of what `Settled.to_bytes` writes."""
+
+
+BESIDE = (ItemKind.FACTS, ItemKind.STANDING, ItemKind.PINNED)
+"""What stands beside what is recalled, in sections of its own."""
 
 
 class Quote(NamedTuple):
@@ -62,6 +67,10 @@ class Chosen(NamedTuple):
     carried: Mapping[str, float]
     """Importance of what it shows, by message id."""
     considered: tuple[Considered, ...]
+    sections: str = ""
+    """What of `block` is pinned and known of the user."""
+    abroad: tuple[int, ...] = ()
+    """The records of other threads that are shown, by `seq`."""
 
     @property
     def items(self) -> tuple[ReceiptItem, ...]:
@@ -69,7 +78,7 @@ class Chosen(NamedTuple):
         return tuple(
             ReceiptItem(
                 id=item.id,
-                kind=ItemKind.RECALLED,
+                kind=ItemKind(item.kind),
                 included=item.included,
                 reason=item.reason,
                 score=item.score,
@@ -78,6 +87,10 @@ class Chosen(NamedTuple):
             )
             for item in self.considered
         )
+
+    def tokens_of(self, kind: ItemKind) -> int:
+        """What of `tokens` its lines of that kind take."""
+        return sum(each.tokens for each in self.considered if each.included and each.kind == kind)
 
     def gone(self) -> Chosen:
         """The same, nothing of it shown."""
@@ -106,13 +119,15 @@ class Earlier(NamedTuple):
     """What was recalled for it."""
     tokens: int
     """What the block adds to the question."""
-    rows: tuple[tuple[str, int, int, float], ...]
-    """What the block shows: id, `seq` (0 of an excerpt), tokens, and the importance carried."""
+    sections: str
+    """As of `Chosen`."""
+    rows: tuple[tuple[str, int, int, float, str], ...]
+    """What the block shows: id, `seq` (0 of an excerpt), tokens, the importance carried, kind."""
 
     @property
     def seqs(self) -> frozenset[int]:
         """The records it shows whole."""
-        return frozenset(seq for _, seq, _, _ in self.rows if seq)
+        return frozenset(seq for _, seq, *_ in self.rows if seq)
 
 
 class Stretch(NamedTuple):
@@ -143,10 +158,34 @@ class Settled(NamedTuple):
     """Whether the window is `stretch`, rather than one worked out from the allowance."""
     turn_tokens: int = 0
     """What question and tool traffic are fitted into."""
+    is_stripped: bool = False
+    """Whether what other threads say is left out: the next turn may go on from it, this one has
+    to choose anew."""
     quote: Quote = NO_QUOTE
     chosen: Chosen = NOTHING
     stretch: Stretch | None = None
     """What the next turn may extend; None where it has to start anew."""
+    abroad: tuple[int, ...] = ()
+    """The records of other threads that are shown, also by the stretch, by `seq`."""
+
+    def stripped(self) -> Settled:
+        """The same without what other threads say: that is not to be kept with this one."""
+        if not self.abroad:
+            return self
+        chosen, stretch = self.chosen, self.stretch
+        if stretch is not None:
+            earlier = tuple(
+                each._replace(block=without_sections(each.block, each.sections), sections="")
+                for each in stretch.earlier
+            )
+            stretch = stretch._replace(earlier=earlier)
+        chosen = chosen._replace(
+            block=without_sections(chosen.block, chosen.sections),
+            sections="",
+            considered=tuple(each for each in chosen.considered if each.kind not in BESIDE),
+            abroad=(),
+        )
+        return self._replace(chosen=chosen, stretch=stretch, is_stripped=True, abroad=())
 
     def extended(self, question_id: str) -> Stretch | None:
         """The stretch with this turn, whose question has that id."""
@@ -154,11 +193,19 @@ class Settled(NamedTuple):
             return None
         carried, chosen = self.chosen.carried, self.chosen
         rows = tuple(
-            (item.id, 0 if item.is_excerpt else item.seq, item.tokens, carried.get(item.id, 0.0))
+            (
+                item.id,
+                0 if item.is_excerpt else item.seq,
+                item.tokens,
+                carried.get(item.id, 0.0),
+                item.kind,
+            )
             for item in chosen.considered
             if item.included
         )
-        own = Earlier(question_id, self.turn_tokens, chosen.block, chosen.tokens, rows)
+        own = Earlier(
+            question_id, self.turn_tokens, chosen.block, chosen.tokens, chosen.sections, rows
+        )
         return self.stretch._replace(earlier=(*self.stretch.earlier, own))
 
     def to_bytes(self) -> bytes:
@@ -169,7 +216,7 @@ class Settled(NamedTuple):
             [dict(value) if name == "arms" else value for name, value in _fields(item)]
             for item in chosen.considered
         ]
-        recalled = (chosen.block, chosen.tokens, dict(chosen.carried), rows)
+        recalled = (chosen.block, chosen.tokens, dict(chosen.carried), rows, chosen.sections)
         stored = [self[:_NUMBERS], summary, dict(quote.carried), recalled, self.stretch]
         return json.dumps(stored).encode("ascii")
 
@@ -178,20 +225,20 @@ class Settled(NamedTuple):
         """As `to_bytes` wrote it."""
         numbers, (text, tokens, source_ids), quoted, recalled, shown = json.loads(stored)
         summary = Summary(text=text, tokens=tokens, source_ids=tuple(source_ids))
-        block, cost, carried, rows = recalled
+        block, cost, carried, rows, sections = recalled
         considered = tuple(Considered(**dict(zip(_CONSIDERED, row, strict=True))) for row in rows)
         stretch = None
         if shown is not None:
             start, led_by, sent = shown
             earlier = (
-                Earlier(name, limit, text, added, tuple(tuple(row) for row in shows))
-                for name, limit, text, added, shows in sent
+                Earlier(name, limit, text, added, beside, tuple(tuple(row) for row in shows))
+                for name, limit, text, added, beside, shows in sent
             )
             stretch = Stretch(start, led_by, tuple(earlier))
         return cls(
             *numbers,
             quote=Quote(summary, quoted),
-            chosen=Chosen(block, cost, carried, considered),
+            chosen=Chosen(block, cost, carried, considered, sections),
             stretch=stretch,
         )
 

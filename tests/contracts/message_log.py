@@ -494,6 +494,7 @@ class MessageLogContract:
             lambda: log.search(empty, [1], limit=1),
             lambda: log.get_derived(empty, "k", "a"),
             lambda: log.stated(empty),
+            lambda: log.stated_count(empty),
             lambda: log.threads(empty),
             lambda: list(log.history(empty)),
             lambda: log.verify(empty),
@@ -651,6 +652,15 @@ class MessageLogContract:
         assert [each.value for each in log.stated(Scope(tenant_id="acme"))] == [b"a", b"b"]
         assert [each.value for each in log.stated(Scope(tenant_id="acme", user_id="bob"))] == [b"b"]
         assert log.stated(OTHER) == log.stated(Scope(tenant_id="acme", user_id="eve")) == []
+        after = log.stated(Scope(tenant_id="acme"), after_seq=alice.seq)
+        assert [each.value for each in after] == [b"b"]
+        for scope in (
+            ALICE,
+            Scope(tenant_id="acme"),
+            Scope(tenant_id="acme", user_id="bob"),
+            OTHER,
+        ):
+            assert log.stated_count(scope) == len(log.stated(scope))
 
     def test_what_records_state_makes_way_for_what_is_read_from_them_again(self, log):
         first, second = log.append(ALICE, talk(2))
@@ -661,6 +671,7 @@ class MessageLogContract:
         assert [each.value for each in log.stated(ALICE)] == [b"3"]
         log.append(ALICE, [draft("said otherwise", "m1")])
         assert log.stated(ALICE) == []
+        assert log.stated_count(ALICE) == 0
 
     @pytest.mark.parametrize("erased", [ALICES, Scope(tenant_id="acme")])
     def test_what_erased_records_state_is_gone_and_never_stored(self, log, erased):

@@ -5,10 +5,11 @@ import pytest
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.storage.postgres import PostgresLog
 from tests.contracts.message_log import MessageLogContract
+from tests.contracts.weights import WeightsContract
 from tests.contracts.withdrawal import WithdrawalContract
 
 
-class TestPostgresLog(MessageLogContract, WithdrawalContract):
+class TestPostgresLog(MessageLogContract, WeightsContract, WithdrawalContract):
     """As a plain role that may use the tables and owns none."""
 
     @pytest.fixture(autouse=True)

@@ -186,7 +186,8 @@ def test_an_abandoned_branch_states_nothing_in_its_thread(manager):
 
 def test_reading_breaks_off_and_goes_on_where_it_stopped(manager, monkeypatch):
     monkeypatch.setattr(service, "_READ", 2)
-    say(manager, *(f"I like food number {n}." for n in range(5)))
+    thread = Scope(tenant_id="acme", thread_id="t1")
+    say(manager, *(f"I like food number {n}." for n in range(5)), scope=thread)
     stated_in, left = reading.stated_in, [4]
 
     def failing(record):
@@ -197,9 +198,9 @@ def test_reading_breaks_off_and_goes_on_where_it_stopped(manager, monkeypatch):
 
     monkeypatch.setattr(reading, "stated_in", failing)
     with pytest.raises(StorageError, match="gone"):
-        manager.facts(scope=USER)
+        manager.facts(scope=thread)
     left[0] = 99
-    assert len(known(manager)) == 5
+    assert len(known(manager, scope=thread)) == 5
     assert left[0] == 98
 
 

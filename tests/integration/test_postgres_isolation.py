@@ -11,8 +11,9 @@ from psycopg import sql
 
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.records import Scope
+from langchain_ctxmgr.storage.message_log import Weighing
 from langchain_ctxmgr.storage.postgres import PostgresLog
-from tests.contracts.message_log import ALICE, CANARY, OTHER, draft
+from tests.contracts.message_log import ALICE, CANARY, NOON, OTHER, draft
 
 TABLES = (
     "tenants",
@@ -24,6 +25,7 @@ TABLES = (
     "stated",
     "marks",
     "erasures",
+    "weights",
 )
 GONE = Scope(tenant_id="globex", thread_id="gone")
 
@@ -36,6 +38,7 @@ def raw(request, postgres):
         log.append(ALICE, [draft("mine", "m1")])
         for scope in (OTHER, GONE):
             [said] = log.append(scope, [draft(CANARY, "m1")])
+            assert log.weigh(scope, "m1", Weighing(NOON, is_pinned=True))
             stated = {said.seq: CANARY.encode()}
             log.put_stated("globex", stated, after_seq=0, until_seq=said.seq)
             log.put_derived(log.branch(scope), "choice", CANARY, CANARY.encode())

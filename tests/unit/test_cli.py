@@ -413,6 +413,17 @@ class TestMemory:
         assert [json.loads(line)["kind"] for line in lines] == ["message"] * 2 + ["fact"] * 2
         memory = as_json("remember", "I like tea.", *ana)["memory"]
         assert [fact["object"] for fact in as_json("facts", "tea", *ana)] == ["tea"]
+        ctxmgr("pin", memory, *ana)
+        ctxmgr("boost", memory, "--weight", "3", *ana)
+        [mark] = as_json("marks", *ana)
+        assert (mark["id"], mark["is_pinned"], mark["weight"]) == (memory, True, 3.0)
+        assert "yes" in ctxmgr("marks", *ana)
+        ctxmgr("unpin", memory, *ana)
+        ctxmgr("mute", memory, *ana)
+        [mark] = as_json("marks", *ana)
+        assert (mark["is_pinned"], mark["weight"]) == (False, 0.0)
+        ctxmgr("boost", memory, "--weight", "1", *ana)
+        assert "nothing is marked" in ctxmgr("marks", *ana)
         assert as_json("forget", "--memory", memory, *ana)["messages"] == 1
         assert as_json("facts", "tea", *ana) == []
         assert as_json("expire", "--tenant", "acme", "--days", "7", "--dry-run")["threads"] == []

@@ -35,7 +35,7 @@ _Key: TypeAlias = tuple[str, str, str]
 
 
 @dataclass(slots=True)
-class _Known:
+class Known:
     """A fact in the making."""
 
     first: Told
@@ -45,6 +45,12 @@ class _Known:
     confidence: float = 0.0
     authority: Authority = Authority.TOOL
     sources: list[Source] = field(default_factory=list[Source])
+    seq: int = 0
+    """Of the record of the newest of them."""
+    objects: frozenset[int] = frozenset()
+    """Terms of its object."""
+    words: frozenset[int] = frozenset()
+    """Terms of all it says, by which it is found."""
 
     def take(self, told: Told, *, words: bool) -> None:
         """Count `told` in; with `words`, say it in its words from now on."""
@@ -53,10 +59,15 @@ class _Known:
         self.confidence = min(1 - doubt, max(_MOST_CONFIDENT, statement.confidence))
         self.authority = max(self.authority, statement.authority, key=_RANK.__getitem__)
         self.sources.append(told.source)
+        self.seq = told.seq
         if words:
             self.said = statement
+            self.objects = _terms(statement)
+            told_of = (statement.subject, statement.relation, statement.object, statement.text)
+            self.words = frozenset(terms(" ".join(told_of)))
 
     def fact(self) -> Fact:
+        """As it stands."""
         said, first = self.said, self.first
         parts = (first.owner, first.source.message_id, first.statement.subject)
         named = "\0".join((*parts, first.statement.relation, first.statement.object))
@@ -80,20 +91,24 @@ class _Known:
 
 def folded(told: Iterable[Told]) -> list[Fact]:
     """What `told` comes to: every fact that holds or held, oldest first."""
-    memory = _Memory()
-    for each in sorted(told, key=lambda t: (t.source.at, t.source.thread_id)):
-        memory.hear(each)
+    memory = Folding()
+    memory.hear_all(told)
     return [known.fact() for known in memory.all]
 
 
-class _Memory:
+class Folding:
     """What is known so far."""
 
     def __init__(self) -> None:
-        self.all: list[_Known] = []
-        self._open: dict[_Key, list[_Known]] = {}
+        self.all: list[Known] = []
+        self._open: dict[_Key, list[Known]] = {}
 
-    def hear(self, told: Told) -> None:
+    def hear_all(self, told: Iterable[Told]) -> None:
+        """Take in statements that were said after all that was heard before."""
+        for each in sorted(told, key=order_of):
+            self._hear(each)
+
+    def _hear(self, told: Told) -> None:
         statement = told.statement
         if statement.is_flagged:
             self._flag(told)
@@ -111,7 +126,8 @@ class _Memory:
 
     def _end(self, told: Told) -> None:
         """Close what is no longer so; a record that it was, where nothing was known of it."""
-        ended = [known for known in self._on(told) if _is_same(known.said, told.statement)]
+        said = _terms(told.statement)
+        ended = [known for known in self._on(told) if _is_same(known, told.statement, said)]
         for known in ended:
             self._close(known, told)
         if not ended:
@@ -120,9 +136,10 @@ class _Memory:
     def _hold(self, told: Told) -> None:
         statement = told.statement
         self._close_contrary(told)
+        said = _terms(statement)
         for known in self._on(told):
-            if _is_same(known.said, statement):
-                known.take(told, words=_is_finer(statement, known.said))
+            if _is_same(known, statement, said):
+                known.take(told, words=said >= known.objects)
                 return
         replaced = [] if statement.topic is None else self._on(told)
         if any(_RANK[known.authority] > _RANK[statement.authority] for known in replaced):
@@ -143,19 +160,19 @@ class _Memory:
             contrary.append("employer")
         for other in dict.fromkeys(contrary):
             for known in [*self._open.get((*_key(told)[:2], other), ())]:
-                if _terms(known.said) & _terms(statement) or known.said.object == statement.object:
+                if known.objects & _terms(statement) or known.said.object == statement.object:
                     self._close(known, told)
 
     def _add(
         self, told: Told, *, since: datetime | None, until: datetime | None, is_open: bool = True
     ) -> None:
-        known = _Known(told, told.statement, since, until)
+        known = Known(told, told.statement, since, until)
         known.take(told, words=True)
         self.all.append(known)
         if until is None and is_open and not told.statement.is_flagged:
             self._open.setdefault(_key(told), []).append(known)
 
-    def _close(self, known: _Known, told: Told) -> None:
+    def _close(self, known: Known, told: Told) -> None:
         if _RANK[known.authority] > _RANK[told.statement.authority]:
             return
         is_end = told.statement.effect is not Effect.HOLDS
@@ -163,8 +180,13 @@ class _Memory:
         known.until = ended if known.since is None else max(ended, known.since)
         self._open[_key(known.first)].remove(known)
 
-    def _on(self, told: Told) -> list[_Known]:
+    def _on(self, told: Told) -> list[Known]:
         return [*self._open.get(_key(told), ())]
+
+
+def order_of(told: Told) -> tuple[datetime, str]:
+    """What statements are heard in the order of."""
+    return told.source.at, told.source.thread_id
 
 
 def _key(told: Told) -> _Key:
@@ -185,13 +207,8 @@ def _terms(statement: Statement) -> frozenset[int]:
     return frozenset(terms(statement.object))
 
 
-def _is_same(one: Statement, other: Statement) -> bool:
+def _is_same(known: Known, other: Statement, said: frozenset[int]) -> bool:
     """Whether both speak of one thing, one of them perhaps more precisely."""
-    ours, theirs = _terms(one), _terms(other)
-    if not ours or not theirs:
-        return one.object.casefold() == other.object.casefold()
-    return ours <= theirs or theirs <= ours
-
-
-def _is_finer(one: Statement, other: Statement) -> bool:
-    return _terms(one) >= _terms(other)
+    if not known.objects or not said:
+        return known.said.object.casefold() == other.object.casefold()
+    return known.objects <= said or said <= known.objects

@@ -17,6 +17,7 @@ from langchain_ctxmgr.memory.facts.values import (
     Category,
     Statement,
 )
+from langchain_ctxmgr.prompt.layout import is_plain
 from langchain_ctxmgr.records import LogRecord
 
 _NOTED: Final = "noted"
@@ -37,6 +38,8 @@ def stated_in(record: LogRecord) -> list[Statement]:
     if authority is None or (authority is Authority.TOOL and message.name in RECALLING_TOOLS):
         return []
     speaker = record.speaker if authority is Authority.USER else None
+    if speaker is not None and not is_plain(speaker):
+        speaker = None  # what poses as a name is nobody's, and no subject of a fact
     return statements(message_text(message), at=record.at, speaker=speaker, authority=authority)
 
 

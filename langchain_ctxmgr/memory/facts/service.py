@@ -33,7 +33,7 @@ from langchain_ctxmgr.memory.facts.values import (
 from langchain_ctxmgr.records import MAX_ID_CHARS, Branch, Scope
 from langchain_ctxmgr.storage.message_log import MessageLog, Stated, tenant_of
 
-_MARK: Final = "facts 1"
+_MARK: Final = "facts 2"
 """Names how far the log was read; counted up when other rules would read something else."""
 _MOST_OWNER_CHARS: Final = MAX_ID_CHARS - 64
 """So that a memory's own id has room behind it."""
@@ -63,7 +63,7 @@ class Facts:
         """
         from langchain_ctxmgr.memory.facts.folding import folded
 
-        yield from self._read(tenant_of(scope))
+        yield from self.read(tenant_of(scope))
         told = yield from self._told(scope, branch)
         before = [each for each in told if each.source.at <= as_of]
         return [fact for fact in folded(before) if fact.holds(as_of)]
@@ -72,11 +72,11 @@ class Facts:
         """`known` of all times: also what no longer holds, and until when it did."""
         from langchain_ctxmgr.memory.facts.folding import folded
 
-        yield from self._read(tenant_of(scope))
+        yield from self.read(tenant_of(scope))
         return folded((yield from self._told(scope, branch)))
 
-    def _read(self, tenant_id: str) -> Plan[None]:
-        """Keep what the tenant's new records state.
+    def read(self, tenant_id: str, *, limit: int | None = None) -> Plan[None]:
+        """Keep what the tenant's new records state; the oldest `limit` of them, some more.
 
         The rules are compiled when first something is read: that takes a moment.
         """
@@ -85,9 +85,12 @@ class Facts:
         marks = yield from call(self._log.marks, tenant_id, _MARK)
         seq = marks.words_seq
         while True:
+            if limit is not None and limit <= 0:
+                return
             pending = yield from call(self._log.pending, tenant_id, seq, _READ)
             if pending.until_seq <= seq:
                 return
+            limit = None if limit is None else limit - len(pending.entries)
             stated = {entry.record.seq: stated_in(entry.record) for entry in pending.entries}
             values = {of: packed(found) for of, found in stated.items() if found}
             until = pending.until_seq
@@ -111,9 +114,14 @@ class Facts:
         for row in sorted(rows):
             if branch is not None and _is_off(branch, row):
                 continue
-            source = Source(thread_id=row.thread_id, message_id=row.message_id, at=row.at)
-            told += [Told(each, source, row.user_id) for each in unpacked(row.value)]
+            told += told_in(row)
         return told
+
+
+def told_in(row: Stated) -> list[Told]:
+    """What one record states, with where it was said."""
+    source = Source(thread_id=row.thread_id, message_id=row.message_id, at=row.at)
+    return [Told(each, source, row.user_id, row.seq) for each in unpacked(row.value)]
 
 
 def memory_prefix(scope: Scope) -> str:

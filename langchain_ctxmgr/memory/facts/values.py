@@ -99,6 +99,8 @@ class Told(NamedTuple):
     statement: Statement
     source: Source
     user_id: str | None
+    seq: int = 0
+    """Of the record."""
 
     @property
     def owner(self) -> str:

@@ -8,9 +8,10 @@ import pytest
 
 from langchain_ctxmgr.records import Scope
 from langchain_ctxmgr.storage import sqlite_search
+from langchain_ctxmgr.storage.message_log import Weighing
 from langchain_ctxmgr.storage.sqlite import SqliteLog
 from langchain_ctxmgr.storage.sqlite_audit import delete
-from tests.contracts.message_log import ALICE, BOB, OTHER, draft, talk
+from tests.contracts.message_log import ALICE, BOB, NOON, OTHER, draft, talk
 
 
 @pytest.fixture
@@ -70,8 +71,15 @@ READS = {
     "erasures": lambda log: log.erasures("acme", 0),
     "derived": lambda log: log.get_derived(ALICE, "choice", "k"),
     "stated": lambda log: log.stated(ALICE),
+    "new stated": lambda log: log.stated(ALICE, after_seq=30),
+    "stated count": lambda log: log.stated_count(Scope(tenant_id="acme", user_id="alice")),
     "tenant stated": lambda log: log.stated(Scope(tenant_id="acme")),
     "user stated": lambda log: log.stated(Scope(tenant_id="acme", user_id="alice")),
+    "weighed": lambda log: log.weighed(ALICE),
+    "weighed beside": lambda log: log.weighed(ALICE, beside="t1/memories/"),
+    "tenant weighed": lambda log: log.weighed(Scope(tenant_id="acme")),
+    "user weighed": lambda log: log.weighed(Scope(tenant_id="acme", user_id="alice")),
+    "weigh": lambda log: log.weigh(ALICE, "m3", Weighing(NOON, weight=2.0)),
     "history": lambda log: list(log.history(ALICE)),
     "stats": lambda log: log.tenant_stats(ALICE),
     "append": lambda log: log.append(ALICE, talk(1, first=90)),
