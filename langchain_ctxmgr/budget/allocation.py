@@ -175,10 +175,11 @@ class ContextBudget:
     sent while it fits. Once it does not: below 8,000 tokens a tenth for the last turns (40 %
     while a conversation is live), the rest for what is recalled; from 8,000 to 32,000 a
     summary and more and more history; from 32,000 on 60 % history, 5 % summary and
-    20 % recalled. While a live conversation goes on from turn to turn, from 2,048 tokens on, each
-    question is given a twentieth of recalled text (256 to 2,048 tokens), and what was sent stays
-    until the window is full: so the provider's prompt cache holds. `history` is then where it
-    starts anew.
+    20 % recalled. Without a question, where no chat model sums up and the conversation rests,
+    the last turns have a twentieth below 32,000, the summary the rest. While a live
+    conversation goes on from turn to turn, from 2,048 tokens on, each question is given a
+    twentieth of recalled text (256 to 2,048 tokens), and what was sent stays until the window
+    is full: so the provider's prompt cache holds. `history` is then where it starts anew.
 
     Raises:
         ValueError: If a number is out of range, the reserve leaves nothing, or the shares
