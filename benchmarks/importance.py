@@ -127,7 +127,7 @@ def rows_of(cases: Sequence[Case], side: Side) -> Rows | None:
     for case in cases:
         for said, asked in zip(case.said, case.asked_for, strict=True):
             if said.side is side:
-                found = features(said.told, said.fresh, said.seen)
+                found = features(said)
                 names = list(found)
                 values.append(list(found.values()))
                 asked_for.append(float(asked))
@@ -174,10 +174,11 @@ def _fit(rows: Rows) -> dict[str, float]:
 
 
 def fitted_on(cases: Sequence[Case]) -> Fitted:
-    """The weights of every side; a side that `cases` lack has those of the other."""
-    sides = (Side.BETWEEN_PEOPLE, Side.TO_ASSISTANT)
-    found = {side: fit(rows) for side in sides if (rows := rows_of(cases, side)) is not None}
-    return {side: found.get(side) or next(iter(found.values())) for side in sides}
+    """The weights of every side; a side that `cases` lack has those of another."""
+    found = {side: fit(rows) for side in Side if (rows := rows_of(cases, side)) is not None}
+    if Side.MACHINE in found:
+        del found[Side.MACHINE]["base"]  # goes by the role
+    return {side: found.get(side) or next(iter(found.values())) for side in Side}
 
 
 def retained(case: Case, query: str) -> float:

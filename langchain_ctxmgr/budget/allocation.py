@@ -28,6 +28,8 @@ CACHED_ROOM_TOKENS = 2_048
 """From here on what was sent is worth keeping: OpenAI's prompt cache begins at 1,024 tokens,
 and a prompt is on average about half as long again as right after a compaction."""
 _SMALL_HISTORY, _LIVE_HISTORY, _LARGE_HISTORY = 0.10, 0.40, 0.60
+_DRAWN_HISTORY = 0.05
+"""Below `LARGE_ROOM_TOKENS`, where what matters most is drawn from all of a thread at rest."""
 _SUMMARY = 0.05
 _SMALL_SUMMARY = 0.10
 """Of a room below `SMALL_ROOM_TOKENS`, for a summary that a chat model made."""
@@ -180,12 +182,14 @@ class ContextBudget:
     sent while it fits and is no longer than `focus_above_tokens`. Once it is not: below 8,000
     tokens a tenth for the last turns (40 % while a conversation is live), the rest for what is
     recalled; from 8,000 to 32,000 a summary and more and more history; from 32,000 on 60 %
-    history, 5 % summary and 20 % recalled. What is pinned takes at most a tenth of the room, facts
-    of the user at most a twentieth (either 96 tokens in a small room), both out of what is
-    recalled, and only as far as there is something to show.
-    While a live conversation goes on from turn to turn, from 2,048 tokens on, each question is
-    given a twentieth of recalled text (256 to 2,048 tokens), and what was sent stays until the
-    window is full: so the provider's prompt cache holds. `history` is then where it starts anew.
+    history, 5 % summary and 20 % recalled. Without a question, where no chat model sums up and the
+    conversation rests, the last turns have a twentieth below 32,000, the summary the rest. What is
+    pinned takes at most a tenth of the room, facts of the user at most a twentieth (either 96
+    tokens in a small room), both out of what is recalled, and only as far as there is something
+    to show. While a live conversation goes on from turn to turn, from 2,048 tokens on, each
+    question is given a twentieth of recalled text (256 to 2,048 tokens), and what was sent stays
+    until the window is full: so the provider's prompt cache holds. `history` is then where it
+    starts anew.
 
     Raises:
         ValueError: If a number is out of range, the reserve leaves nothing, or the shares
@@ -260,14 +264,16 @@ class ContextBudget:
         *,
         is_live: bool = False,
         is_summarized: bool = False,
+        is_drawn: bool = False,
         goes_on: bool = False,
     ) -> Allocation:
         """Share out `max_tokens` (by default `prompt_tokens`) after `fixed_tokens`.
 
         `is_live`: the conversation goes on without a pause, so what was just said matters
         more, and the provider's prompt cache still holds what was sent before.
-        `is_summarized`: a chat model's summary is there to be shown. `goes_on`: the turn before
-        was prepared too, so this prompt and the next ones are to extend each other.
+        `is_summarized`: a chat model's summary is there to be shown. `is_drawn`: there is no
+        question to recall by, so the summary is to have what matters most. `goes_on`: the turn
+        before was prepared too, so this prompt and the next ones are to extend each other.
 
         Raises:
             ValueError: If a number is negative.
@@ -279,8 +285,10 @@ class ContextBudget:
         limit = min(limit, fixed_tokens + room)
         default = _default_summary(limit, is_summarized=is_summarized)
         summary = min(_share(self.summary_share, default).of(room), room)
-        history = _share(self.history_share, _default_history(limit, is_live=is_live)).of(room)
-        history = min(history, room - summary)
+        default = _default_history(limit, is_live=is_live)
+        if is_drawn and not is_live and limit < LARGE_ROOM_TOKENS:
+            default = _DRAWN_HISTORY
+        history = min(_share(self.history_share, default).of(room), room - summary)
         rest = room - summary - history
         if self.recalled_share is None and is_live and goes_on and limit >= CACHED_ROOM_TOKENS:
             least, most = _LIVE_RECALLED_TOKENS

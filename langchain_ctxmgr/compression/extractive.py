@@ -21,7 +21,7 @@ from typing import NamedTuple
 from langchain_ctxmgr import analysis
 from langchain_ctxmgr.analysis import Cue
 from langchain_ctxmgr.budget.tokens import TokenCounter
-from langchain_ctxmgr.prompt.layout import day, row, summary_message
+from langchain_ctxmgr.prompt.layout import headings, row, summary_message
 from langchain_ctxmgr.records import LogRecord, Summary
 
 MAX_SENTENCES = 256
@@ -67,8 +67,10 @@ _MAX_MISSES = 12
 
 _WHOLE_PARTS = 8
 """A message that takes no more than this part of a summary stands whole, or not at all."""
-_LEAST_WHOLE = 0.04
-"""Importance from which on a message may stand whole: small talk and tool output have less."""
+_LEAST_WHOLE = 0.011
+"""Importance from which on a message may stand whole: small talk has less."""
+_NEVER_WHOLE = frozenset({"tool", "function"})
+"""Short output is no less likely to be of no use later than long."""
 _COST_POWER = 0.75
 """How far what a message costs counts against it: between 0 (long ones win) and 1."""
 
@@ -154,24 +156,23 @@ class _Page:
         self.room = room
         self._records = records
         self._counter = counter
-        self._days: set[date] = set()
+        self._headed: set[int | date] = set()
 
     def cost(self, record: int, text: str) -> int:
         """What `text` of a record adds, its line's head and its day included where new."""
         if record in self.shown:
             return self._counter.text(f" … {text}")
         shown = self._records[record]
-        cost = self._counter.text(_line(shown, text))
-        if shown.at.date() not in self._days:
-            cost += self._counter.text(day(shown.at))
-        return cost
+        above = headings(shown.at.date()).items()
+        lines = [_line(shown, text), *(line for at, line in above if at not in self._headed)]
+        return sum(map(self._counter.text, lines))
 
     def take(self, sentence: _Sentence, cost: int) -> None:
         """Put `sentence` down at its cost."""
         self.room -= cost
         self.taken.append(sentence)
         self.shown.add(sentence.record)
-        self._days.add(self._records[sentence.record].at.date())
+        self._headed.update(headings(self._records[sentence.record].at.date()))
 
 
 def _take_whole(page: _Page, records: Sequence[LogRecord], max_tokens: int) -> None:
@@ -181,8 +182,10 @@ def _take_whole(page: _Page, records: Sequence[LogRecord], max_tokens: int) -> N
     """
     found: list[tuple[float, int, str]] = []
     for index, record in enumerate(records):
+        if record.importance < _LEAST_WHOLE or record.role in _NEVER_WHOLE:
+            continue
         text = analysis.message_text(record.message).strip()
-        if record.importance >= _LEAST_WHOLE and analysis.terms(text[:_SENTENCE_CHARS]):
+        if analysis.terms(text[:_SENTENCE_CHARS]):
             cost = page.cost(index, text)
             if cost <= max_tokens // _WHOLE_PARTS:
                 found.append((-worth(record.importance, cost), index, text))
@@ -303,12 +306,12 @@ def _line(record: LogRecord, text: str) -> str:
 
 def _render(taken: Iterable[_Sentence], records: Sequence[LogRecord]) -> str:
     parts: list[str] = []
-    shown = None
+    above: dict[int | date, str] = {}
     for index, said in _by_record(taken).items():
         record = records[index]
-        if record.at.date() != shown:
-            shown = record.at.date()
-            parts.append(day(record.at))
+        new = headings(record.at.date())
+        parts += (line for at, line in new.items() if at not in above)
+        above = new
         parts.append(_line(record, _joined(said)))
     return "".join(parts).rstrip("\n")
 

@@ -7,12 +7,13 @@ of it has a reason that can be shown. What people tell each other is weighed apa
 person tells an assistant (`memory.importance_weights`).
 
 Stored with a message is the importance of its own text. Who holds the conversation weighs it
-again in context: what is new, which names come first, what answers a question.
+again in context: what is new, which names come first, what answers a question, what stands early
+and what is taken up again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from math import exp
 from typing import Final, NamedTuple
 
@@ -24,11 +25,9 @@ from langchain_ctxmgr.memory.query import GENERIC_NAMES
 from langchain_ctxmgr.memory.telling import Fresh, Heard, Telling, alone, telling
 
 _BASE: Final = {"system": 0.5, "ai": -2.7, "tool": -3.2, "function": -3.2}
-"""Log-odds of what no person wrote: assistants mostly elaborate, tool output can usually be
-fetched again."""
+"""Log-odds, set by hand, of what no person wrote: assistants mostly elaborate, tool output can
+usually be fetched again."""
 _FITTED_CUES: Final = {
-    "instruction": Cue.INSTRUCTION,
-    "preference": Cue.PREFERENCE,
     "date": Cue.DATE,
     "number": Cue.NUMBER,
 }
@@ -39,15 +38,15 @@ _CUES: Final = {
     "commitment": Cue.COMMITMENT,
     "error": Cue.ERROR,
 }
-_CUE_WEIGHT: Final = 0.5
-"""Log-odds of each of `_CUES`, set by hand: the conversations fitted on hold too few of them."""
-_MACHINE_SHARE: Final = 0.4
-"""Share of that where a machine wrote the text: long answers hold every cue."""
+_CUE_WEIGHT: Final = 0.1
+"""Log-odds of each of `_CUES`, set by hand: the conversations fitted on hold too few of them, and
+more than this lets their words outweigh what a message tells."""
 _SMALL_TALK: Final = 0.01
 
 _REASONS: Final = {
-    "instruction": "tells the assistant what to keep to",
-    "preference": "states a preference",
+    "orders": "tells what to keep to",
+    "prefers": "states a preference",
+    "never": "says what never was or is no longer",
     "date": "names a date",
     "number": "holds a number",
     "identity": "says who someone is",
@@ -65,6 +64,8 @@ _REASONS: Final = {
     "names": "names someone or something first",
     "opens": "opens a session",
     "answers": "answers a question",
+    "again": "is taken up again",
+    "early": "stands early in the conversation",
 }
 _LEAST_REASON: Final = 0.1
 """In log-odds; less is not worth telling."""
@@ -87,19 +88,17 @@ def importance(
     `text` and the cues `seen` in it spare reading it again. A message that says nothing weighs
     0, small talk next to nothing. A named AI message is taken for a person's.
     """
-    said = message_text(message) if text is None else text
-    found = cues(said) if seen is None else seen
-    weights = FITTED.get(side_of(message, people=_is_named(message)))
-    if weights is None:
-        return _weighed(message, said, found, _by_machine(message, found))
-    told = telling(said)
-    return _weighed(message, said, found, _by_person(weights, told, alone(told), found))
+    text = message_text(message) if text is None else text
+    seen = cues(text) if seen is None else seen
+    side = side_of(message, people=_is_named(message))
+    told = telling("" if side is Side.MACHINE else text)
+    return _weighed(message, text, Said(side, told, alone(told), seen), FITTED)
 
 
 def in_context(
     messages: Sequence[BaseMessage], sessions: Sequence[int], *, fitted: Fitted = FITTED
 ) -> list[Importance]:
-    """The importance of each of `messages`, given those before it; oldest first, of one thread.
+    """The importance of each of `messages`, given the others; oldest first, of one thread.
 
     Args:
         messages: As recorded.
@@ -113,16 +112,10 @@ def in_context(
         raise ValueError(
             f"sessions must have one for each of {len(messages)} messages, got {len(sessions)}"
         )
-    found: list[Importance] = []
-    for message, (side, told, fresh, seen) in zip(messages, heard(messages, sessions), strict=True):
-        weights = fitted.get(side)
-        parts = (
-            _by_machine(message, seen)
-            if weights is None
-            else _by_person(weights, told, fresh, seen)
-        )
-        found.append(_weighed(message, message_text(message), seen, parts))
-    return found
+    return [
+        _weighed(message, message_text(message), said, fitted)
+        for message, said in zip(messages, heard(messages, sessions), strict=True)
+    ]
 
 
 class Said(NamedTuple):
@@ -137,12 +130,18 @@ class Said(NamedTuple):
 def heard(messages: Sequence[BaseMessage], sessions: Sequence[int]) -> Iterator[Said]:
     """Each of `messages` as the one who listens hears it; see `in_context`."""
     people = any(message.type == "human" and _is_named(message) for message in messages)
-    listener = Heard({message.name for message in messages if message.name})
-    for message, session in zip(messages, sessions, strict=True):
-        text = message_text(message)
-        told = telling(text)
-        fresh = listener.fresh(told, session)
-        yield Said(side_of(message, people=people), told, fresh, cues(text))
+    sides = [side_of(message, people=people) for message in messages]
+    texts = [message_text(message) for message in messages]
+    told = [telling(text) for text in texts]
+    last = {
+        term: place
+        for place, side in enumerate(sides)
+        if side is not Side.MACHINE
+        for term in told[place].terms
+    }
+    listener = Heard({message.name for message in messages if message.name}, last)
+    for side, each, text, session in zip(sides, told, texts, sessions, strict=True):
+        yield Said(side, each, listener.fresh(each, session), cues(text))
 
 
 def side_of(message: BaseMessage, *, people: bool) -> Side:
@@ -154,44 +153,42 @@ def side_of(message: BaseMessage, *, people: bool) -> Side:
     return Side.BETWEEN_PEOPLE if is_person else Side.MACHINE
 
 
-def features(told: Telling, fresh: Fresh, seen: Cue) -> dict[str, float]:
+def features(said: Said) -> dict[str, float]:
     """What the fitted weights are multiplied with, by name."""
+    told, fresh = said.told, said.fresh
+    if said.side is Side.MACHINE:
+        return {"early": fresh.early}
     return {
-        **{name: float(bool(seen & cue)) for name, cue in _FITTED_CUES.items()},
+        **{name: float(bool(said.seen & cue)) for name, cue in _FITTED_CUES.items()},
         "lately": told.lately,
         "said": told.said,
         "dense": told.dense,
         "past": told.past,
         "urges": told.urges,
         "body": told.body,
+        "orders": told.orders,
+        "prefers": told.prefers,
+        "never": told.never,
         **fresh._asdict(),
     }
 
 
-def _by_person(
-    weights: Mapping[str, float], told: Telling, fresh: Fresh, seen: Cue
-) -> dict[str, float]:
-    """The log-odds of what a person wrote, in parts."""
-    values = features(told, fresh, seen)
-    fitted = {name: weights[name] * value for name, value in values.items()}
-    return {"base": weights["base"], **fitted, **_by_cues(seen, 1.0)}
+def _parts(role: str, said: Said, fitted: Fitted) -> dict[str, float]:
+    """The log-odds of a message, in parts."""
+    weights = fitted[said.side]
+    found = {name: weights[name] * value for name, value in features(said).items()}
+    cued = {name: _CUE_WEIGHT for name, cue in _CUES.items() if said.seen & cue}
+    is_machine = said.side is Side.MACHINE
+    base = _BASE.get(role, _BASE["ai"]) if is_machine else weights["base"]
+    return {"base": base, **found, **cued}
 
 
-def _by_machine(message: BaseMessage, seen: Cue) -> dict[str, float]:
-    """The log-odds of what a machine wrote, in parts."""
-    base = _BASE.get(_role(message), _BASE["ai"])
-    return {"base": base, **_by_cues(seen, _MACHINE_SHARE)}
-
-
-def _by_cues(seen: Cue, share: float) -> dict[str, float]:
-    return {name: _CUE_WEIGHT * share for name, cue in _CUES.items() if seen & cue}
-
-
-def _weighed(message: BaseMessage, text: str, seen: Cue, parts: Mapping[str, float]) -> Importance:
+def _weighed(message: BaseMessage, text: str, said: Said, fitted: Fitted) -> Importance:
     if not text.strip():
         return Importance(0.0, ("says nothing",))
-    if seen & Cue.SMALL_TALK:
+    if said.seen & Cue.SMALL_TALK:
         return Importance(_SMALL_TALK, ("small talk",))
+    parts = _parts(_role(message), said, fitted)
     score = 1 / (1 + exp(-sum(parts.values())))
     told = sorted(
         (name for name, part in parts.items() if name != "base" and abs(part) >= _LEAST_REASON),

@@ -10,7 +10,7 @@ how many of them new, names, dates, whether it answers a question.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import log1p
 from typing import NamedTuple
 
@@ -47,6 +47,16 @@ _PAST = _set(
     "sent spent fell held heard knew led paid put sat sold spoke stood swam threw wore chose drew "
     "drove ate flew forgot hit hurt"
 )
+_PREFERS = _set(
+    "prefer prefers preferred preference preferences favorite favourite rather allergic allergy "
+    "vegetarian vegan hate hates dislike dislikes"
+)
+_ORDER = re.compile(
+    r"\W*(?:(?:please|and|also) )?"
+    r"(?:always|never|remember|whenever|don't|do not|from now on|keep in mind)\b"
+)
+"""How a sentence begins that tells what to keep to."""
+_NEVER = re.compile(r"\b(?:never|no longer)\b")
 _ENDS_IN_ED = re.compile(r"[A-Za-z]{3}ed\b")
 _BODY = _set(
     "doctor hospital sick ill illness injury injured hurt pain surgery diet allergic allergy "
@@ -61,6 +71,8 @@ _LATELY = re.compile(
     r"|just (?:got|had|started|went|finished|signed|joined|bought|made|moved|took|came|did|found))"
     r"\b"
 )
+_EARLY = 16
+"""Messages; what the conversation is about is told within about so many."""
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|\d[\d.,:/-]*")
 _NAME = re.compile(r"(?<=[^\W\d_A-Z] |[,;:] )[^\W\d_]\w+")
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
@@ -86,6 +98,12 @@ class Telling(NamedTuple):
     """Share of its words that encourage or advise."""
     body: float
     """`ln(1 + n)` of its words about health."""
+    orders: float
+    """1 where one of its sentences begins as what is to be kept to does."""
+    prefers: float
+    """1 where it says what is preferred, or cannot be borne."""
+    never: float
+    """1 where it says what never was, or is no longer."""
 
 
 def telling(text: str) -> Telling:
@@ -93,10 +111,12 @@ def telling(text: str) -> Telling:
     prose = _CODE.sub(" ", text[:READ_CHARS]).replace("\u2019", "'")
     spoken: list[str] = []
     told: list[str] = []
-    asks = False
+    asks = orders = False
     for sentence in analysis.sentences(prose):
-        said = _WORD.findall(sentence.lower())
+        lowered = sentence.lower()
+        said = _WORD.findall(lowered)
         spoken += said
+        orders = orders or _ORDER.match(lowered) is not None
         if analysis.is_question(sentence):
             asks = True
         elif _tells(said):
@@ -114,6 +134,9 @@ def telling(text: str) -> Telling:
         past=(_count(spoken, _PAST) + len(_ENDS_IN_ED.findall(prose))) / count,
         urges=_count(spoken, _URGE) / count,
         body=log1p(_count(spoken, _BODY)),
+        orders=float(orders),
+        prefers=float(not _PREFERS.isdisjoint(spoken)),
+        never=float(_NEVER.search(prose.lower()) is not None),
     )
 
 
@@ -129,9 +152,16 @@ def _count(said: Sequence[str], listed: frozenset[str]) -> int:
 
 
 class Heard:
-    """What a conversation said so far, as far as the importance of what comes next needs it."""
+    """What a conversation said so far, as far as the importance of what comes next needs it.
 
-    def __init__(self, speakers: Collection[str] = ()) -> None:
+    Args:
+        speakers: The names of those who take part.
+        last: Of each word the place of the last message in which a person says it.
+    """
+
+    def __init__(self, speakers: Collection[str], last: Mapping[int, int]) -> None:
+        self._last = last
+        self._place = 0
         self._terms: set[int] = set()
         self._names: set[str] = set()
         self._speakers = [part.casefold() for name in speakers for part in name.split()]
@@ -143,12 +173,17 @@ class Heard:
         opens = session != self._session
         new = told.terms - self._terms
         names = {name for name in told.names - self._names if not self._is_speaker(name)}
+        again = sum(self._last.get(term, -1) > self._place for term in told.terms)
+        count = max(1, len(told.terms))
         fresh = Fresh(
-            news=len(new) / max(1, len(told.terms)),
+            news=len(new) / count,
             names=log1p(len(names)),
             opens=float(opens),
             answers=float(self._asks and not opens),
+            again=again / count,
+            early=1 / (1 + self._place / _EARLY),
         )
+        self._place += 1
         self._terms |= new
         self._names |= names
         self._session, self._asks = session, told.asks
@@ -160,7 +195,7 @@ class Heard:
 
 
 class Fresh(NamedTuple):
-    """What a message adds to a conversation; features."""
+    """What a message is to its conversation; features."""
 
     news: float
     """Share of its words that were not said before."""
@@ -170,12 +205,25 @@ class Fresh(NamedTuple):
     """1 for the first message of a session."""
     answers: float
     """1 where the message before it asks something."""
+    again: float
+    """Share of its words that people say again later."""
+    early: float
+    """1 for the first message, half of that `_EARLY` messages on."""
 
 
 def alone(told: Telling) -> Fresh:
     """What a message adds as far as it shows on its own: every name is a new one."""
-    return Fresh(news=USUAL_NEWS, names=log1p(len(told.names)), opens=0.0, answers=0.0)
+    return Fresh(
+        news=USUAL_NEWS,
+        names=log1p(len(told.names)),
+        opens=0.0,
+        answers=0.0,
+        again=USUAL_AGAIN,
+        early=0.0,
+    )
 
 
 USUAL_NEWS = 0.15
 """Share of a message's words that were not said before, where the conversation is not at hand."""
+USUAL_AGAIN = 2 / 3
+"""Share of a message's words that people say again later, where that is not known."""

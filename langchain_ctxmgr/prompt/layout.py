@@ -197,7 +197,7 @@ def day(at: date) -> str:
     return f"{at.day} {_MONTHS[at.month - 1]} {at.year}\n"
 
 
-def _headings(at: date) -> dict[int | date, str]:
+def headings(at: date) -> dict[int | date, str]:
     """The lines above what was said on a day, its year and itself, by what they name."""
     return {at.year: f"{at.year}\n", at: f"{at.day} {_MONTHS[at.month - 1]}\n"}
 
@@ -232,17 +232,15 @@ class RecalledBlock:
         if not self._lines:
             tokens += fence_tokens(self._counter)
         if self._order is Order.CACHE_STABLE:
-            headings = _headings(_day_of(memory)).items()
-            tokens += sum(
-                self._counter.text(line) for at, line in headings if at not in self._headed
-            )
+            above = headings(_day_of(memory)).items()
+            tokens += sum(self._counter.text(line) for at, line in above if at not in self._headed)
         return tokens
 
     def add(self, memory: Memory) -> None:
         """Take `memory` into the block."""
         self.tokens += self.cost(memory)
         self._lines.append(self._line(memory))
-        self._headed.update(_headings(_day_of(memory)))
+        self._headed.update(headings(_day_of(memory)))
 
     def render(self) -> str:
         """The block, fence and blank line after it included; empty without memories."""
@@ -255,9 +253,9 @@ class RecalledBlock:
         above: dict[int | date, str] = {}
         for line in lines:
             if self._order is Order.CACHE_STABLE:
-                headings = _headings(_day_of(line.memory))
-                parts += (text for at, text in headings.items() if at not in above)
-                above = headings
+                new = headings(_day_of(line.memory))
+                parts += (text for at, text in new.items() if at not in above)
+                above = new
             parts.append(line.text)
         return "".join((_RECALLED[0], *parts, _RECALLED[1]))
 

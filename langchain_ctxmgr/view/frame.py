@@ -342,8 +342,15 @@ class Frames:
     ) -> Plan[Frame]:
         """The window, the summary of what lies before it, and what is recalled, in `room`."""
         is_live = turn.is_live(request.asked_at)
+        question = "" if turn.question is None else message_text(turn.question)
+        is_asked = bool(question.strip())
         share_out = partial(
-            request.budget.allocate, max_tokens, fixed_tokens, is_live=is_live, goes_on=goes_on
+            request.budget.allocate,
+            max_tokens,
+            fixed_tokens,
+            is_live=is_live,
+            is_drawn=not is_asked and self._parts.summaries is None,
+            goes_on=goes_on,
         )
         shares = share_out()
         settled = Settled(turn.changed, max_tokens, False, room, shares.history)
@@ -351,9 +358,8 @@ class Frames:
         running = yield from self._quotes.running(request.branch, window.start_slot)
         if running is not None:
             shares = share_out(is_summarized=True)
-        question = "" if turn.question is None else message_text(turn.question)
         spare = room - window.tokens
-        if question.strip():
+        if is_asked:
             spare = min(shares.summary, spare)
         quote = yield from self._quotes.quote(
             request.branch,

@@ -144,6 +144,15 @@ class TestAllocate:
         assert (share.history, share.summary, share.recalled) == (1_600, 0, 2_400)
         assert BUDGET.allocate(40_000, is_live=True).history == BUDGET.allocate(40_000).history
 
+    def test_what_is_drawn_from_all_of_it_leaves_few_last_turns(self):
+        share = BUDGET.allocate(12_000, is_drawn=True)
+        assert share.history == 600 < BUDGET.allocate(12_000).history
+        live = BUDGET.allocate(12_000, is_live=True)
+        assert BUDGET.allocate(12_000, is_live=True, is_drawn=True) == live
+        assert BUDGET.allocate(40_000, is_drawn=True) == BUDGET.allocate(40_000)
+        own = ContextBudget(max_input_tokens=128_000, history_share=0.3)
+        assert own.allocate(12_000, is_drawn=True).history == 3_600
+
     @pytest.mark.parametrize(
         ("limit", "recalled"), [(1_000, 600), (4_000, 256), (20_000, 1_000), (90_000, 2_048)]
     )

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from langchain_ctxmgr.budget.tokens import TokenCounter, counter_for
 from langchain_ctxmgr.compression.extractive import EMPTY, ExtractiveSummarizer
@@ -79,9 +79,9 @@ class TestExtractiveSummarizer:
         records = [record(i, text, at=START + timedelta(days=i)) for i, text in enumerate(TALK)]
         summary = summarize(records, 400, counter)
         lines = summary.text.splitlines()
-        assert lines[0] == "7 May 2023"
-        assert lines[1].startswith("0 Ann: The harbour project needs a new crane. The old")
-        assert lines[2] == "8 May 2023"
+        assert lines[:2] == ["2023", "7 May"]
+        assert lines[2].startswith("0 Ann: The harbour project needs a new crane. The old")
+        assert lines[3] == "8 May"
         assert summary.source_ids == tuple(f"m{i}" for i in range(6))
 
     def test_a_gap_inside_a_message_shows(self, counter):
@@ -108,6 +108,11 @@ class TestExtractiveSummarizer:
         summary = summarize(records, 400, counter)
         assert " ".join(said.split()) in " ".join(summary.text.split())
         assert "m0" in summary.source_ids
+
+    def test_a_tools_output_never_comes_before_what_was_said(self, counter):
+        said = record(0, "The crane is old, Larsen says.", importance=0.02)
+        output = record(1, ToolMessage("crane: ok", tool_call_id="1"), importance=0.04)
+        assert summarize([said, output], 36, counter).source_ids == ("m0",)
 
     def test_a_long_list_of_messages_is_not_cut_at_its_start(self, counter):
         records = [record(i, f"Crane number {i} is old.", importance=0.1) for i in range(400)]

@@ -24,6 +24,9 @@ class TestImportance:
             ("Actually, the meeting is on 8 May.", "The meeting is in a room."),
             ("Remember to always answer in French.", "An answer in French was given."),
             ("We decided to go with the blue one.", "The blue one is next to it."),
+            ("Always name the port.", "It is the port that they always name."),
+            ("I have never sailed there.", "I have sailed there."),
+            ("I'd rather take the ferry.", "I take the ferry."),
         ],
     )
     def test_what_people_come_back_to_weighs_more(self, more: str, less: str):
@@ -90,11 +93,32 @@ class TestInContext:
         assert next_day.score > same.score
         assert "opens a session" in next_day.reasons
 
+    def test_what_is_taken_up_again_weighs_more(self):
+        crane, boat = HumanMessage("The crane needs paint."), HumanMessage("The boat needs a mast.")
+        aside = AIMessage("Noted."), HumanMessage("Which paint does the crane want?")
+        taken_up, left = in_context([crane, boat, *aside], [0] * 4)[:2]
+        assert "is taken up again" in taken_up.reasons
+        assert taken_up.score > left.score
+        left, taken_up = in_context([boat, crane, *aside], [0] * 4)[:2]
+        assert taken_up.score > left.score
+
+    def test_a_machine_takes_nothing_up(self):
+        said = HumanMessage("The crane needs paint.")
+        echoed = in_context([said, AIMessage("Paint for the crane!")], [0, 0])[0]
+        assert echoed == in_context([said, AIMessage("Noted.")], [0, 0])[0]
+
+    def test_what_opens_a_conversation_weighs_more_than_the_same_later(self):
+        said, asked = HumanMessage("I build a boat."), AIMessage("Noted.")
+        first, *_, last = in_context([said, *[asked] * 40, said], [0] * 42)
+        (only,) = in_context([said], [0])
+        assert "stands early in the conversation" in only.reasons
+        assert first.score > only.score > last.score
+
     def test_a_named_ai_speaker_is_a_person_only_among_people(self):
         said = "I adopted a dog from the shelter last week."
         among = in_context([HumanMessage("Hm.", name="Ann"), AIMessage(said, name="Bob")], [0, 0])
         agent = in_context([HumanMessage("Hm."), AIMessage(said, name="planner")], [0, 0])
-        assert among[1].score > 5 * agent[1].score
+        assert among[1].score > 4 * agent[1].score
 
     def test_other_languages_go_by_what_is_new_and_how_much(self):
         told, again = _between(
