@@ -105,7 +105,8 @@ class TestPrepare:
             system="You are terse.",
         )
         assert sum(context.sections.values()) == context.tokens
-        assert all(context.sections[kind] for kind in ItemKind if kind is not ItemKind.TOOLS)
+        absent = {ItemKind.TOOLS, ItemKind.FACTS, ItemKind.STANDING, ItemKind.PINNED}
+        assert all(bool(context.sections[kind]) is (kind not in absent) for kind in ItemKind)
         assert context.cost is not None
         assert context.cost == context.tokens * Decimal("0.15") / 1_000_000
 

@@ -101,17 +101,20 @@ class StandingFacts:
         if not asked:
             return []
         held = yield from self._at_hand(Scope(tenant_id=scope.tenant_id, user_id=scope.user_id))
-        found = [known for known in held if _may_be_shown(known, at, beside_thread)]
-        often = Counter(term for known in found for term in known.words & asked)
+        found = [
+            (known, shared)
+            for known in held
+            if (shared := known.words & asked) and _may_be_shown(known, at, beside_thread)
+        ]
+        often = Counter(term for _, shared in found for term in shared)
         scored = [
-            (sum(math.log(1 + len(found) / often[term]) for term in known.words & asked), place)
-            for place, known in enumerate(found)
+            (sum(math.log(1 + len(held) / often[term]) for term in sorted(shared)), place)
+            for place, (_, shared) in enumerate(found)
         ]
         best = max((score for score, _ in scored), default=0.0)
-        if best <= 0:
-            return []
         near = sorted((each for each in scored if each[0] >= _LEAST_OF_BEST * best), reverse=True)
-        return [Bearing(found[place].fact(), score, found[place].seq) for score, place in near[:k]]
+        chosen = ((found[place][0], score) for score, place in near[:k])
+        return [Bearing(known.fact(), score, known.seq) for known, score in chosen]
 
     def forget(self) -> None:
         """Drop what is at hand: what it was read from may be erased."""
