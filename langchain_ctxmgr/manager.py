@@ -51,6 +51,7 @@ from langchain_ctxmgr.memory.cached import Cached
 from langchain_ctxmgr.memory.embeddings import Embedder, embeddings_from
 from langchain_ctxmgr.memory.facts.service import Facts
 from langchain_ctxmgr.memory.indexer import Indexer, Progress
+from langchain_ctxmgr.memory.lasting import Accesses
 from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.memory.relevance import SCORE_THRESHOLD
 from langchain_ctxmgr.parts import parts_from
@@ -179,6 +180,7 @@ class ContextManager(Closable, Remembers, Summarizes, Forgets):
             order=Order(order),
             breakers=breakers,
         )
+        self._accesses = Accesses()
         self._views = ViewBuilder(
             ViewParts(
                 log=log,
@@ -473,6 +475,9 @@ class ContextManager(Closable, Remembers, Summarizes, Forgets):
     ) -> list[Memory]:
         """The recorded messages that answer a question, best first.
 
+        Across threads what is recent or important comes first among what answers about as
+        well, and what was recalled before in this process (`memory.lasting`).
+
         Args:
             query: The question, in words.
             scope: A tenant, narrowed to a user or a thread where these are given. In a
@@ -539,7 +544,11 @@ class ContextManager(Closable, Remembers, Summarizes, Forgets):
             k=most,
             explain=explain,
             score_threshold=least,
+            accesses=None if where.thread_id is not None else self._accesses,
         )
+        if where.thread_id is None:
+            seqs = [each.seq for each in found.considered if each.included]
+            self._accesses.recalled(str(where.tenant_id), seqs, asked_at)
         return Memories(found.memories)
 
     def history(self, *, scope: Scope) -> list[BaseMessage]:

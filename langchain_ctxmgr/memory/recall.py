@@ -33,6 +33,7 @@ from langchain_ctxmgr.memory.embeddings import (
     learn_size,
 )
 from langchain_ctxmgr.memory.index_runs import index_of
+from langchain_ctxmgr.memory.lasting import Accesses, lasting
 from langchain_ctxmgr.memory.late import met, parts_of, token_weights
 from langchain_ctxmgr.memory.local import Tokens
 from langchain_ctxmgr.memory.packing import Considered, Packing
@@ -197,6 +198,7 @@ class Recall:
         k: int | None = None,
         explain: bool = False,
         score_threshold: float = SCORE_THRESHOLD,
+        accesses: Accesses | None = None,
     ) -> Plan[Recalled]:
         """The messages of `scope` that answer `question`.
 
@@ -213,6 +215,8 @@ class Recall:
             explain: Whether each memory is given with its explanation.
             score_threshold: Nothing is recalled where the chance that anything bears on the
                 question (`relevance`) is below.
+            accesses: What was recalled before, where recency, access and importance count
+                (`lasting`); None: relevance alone.
 
         Raises:
             ValueError: If the scope has no tenant, or `before_slot` comes without a thread.
@@ -246,7 +250,11 @@ class Recall:
         if not turns:
             return Recalled(memories=(), block="", tokens=0, carried={}, considered=())
         arms = _arms(turns, hits)
-        scored = score(named, turns, arms, priced=max_tokens is not None)
+        lasts = None
+        if accesses is not None:
+            recalled = accesses.of(tenant_of(scope), (turn.seq for turn in turns))
+            lasts = lasting(turns, recalled, asked_at)
+        scored = score(named, turns, arms, priced=max_tokens is not None, lasting=lasts)
         chance = 1.0
         if rarity is not None and len(named.terms) <= MAX_WEIGHED:
             chance = relevance(named, rarity, arms, scored.total, records=hits.last_seq)

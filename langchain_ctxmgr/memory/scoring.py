@@ -144,6 +144,9 @@ DESCRIPTIONS = {
     "question": "asks rather than tells",
     "machine": "written by an assistant or a tool",
     "cost": "tokens to show it",
+    "recency": "said lately",
+    "access": "recalled before",
+    "importance": "how much it matters",
 }
 """Each part of a score in words."""
 
@@ -191,6 +194,7 @@ def score(
     *,
     priced: bool = True,
     weights: Weights | None = None,
+    lasting: Mapping[str, Column] | None = None,
 ) -> Scored:
     """Score `turns`, which stand in order of thread and slot; comparable within one call.
 
@@ -200,6 +204,7 @@ def score(
         arms: Their scores from the index.
         priced: Whether what a turn costs counts against it.
         weights: Other than the default for the arms there are.
+        lasting: Further parts, across threads (`memory.lasting`).
     """
     w = weights or _weights(arms)
     table = Candidates(turns)
@@ -214,6 +219,7 @@ def score(
     parts.update(_cues(w, table, question))
     if priced:
         parts["cost"] = w.cost * np.log(table.tokens + ROW_TOKENS)
+    parts.update(lasting or {})
     raw = {"terms": arms.terms, "dense": arms.dense, "late": arms.late, "pairs": arms.pairs}
     return Scored(np.sum(list(parts.values()), axis=0), parts, raw)
 
