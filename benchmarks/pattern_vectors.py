@@ -11,6 +11,7 @@ import asyncio
 import re
 import time
 from collections.abc import Collection, Sequence
+from hashlib import blake2b
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
@@ -21,6 +22,8 @@ _SENTENCE_END = re.compile(r"(?<=[.?!:])\s+")
 _WORD = re.compile(r"\S+")
 _FIGURE = re.compile(r"\d+(?:[.,:]\d+)*")
 _BATCH = 256
+_APART = 1e-3
+"""Turns of one pattern differ by so much in each dimension: no two of a model's are equal."""
 
 
 class PatternVectors(Embeddings):
@@ -87,7 +90,9 @@ class PatternVectors(Embeddings):
         words = np.concatenate(
             [self._known[self._pattern(each)] for each in _SENTENCE_END.split(text)]
         )
-        mean = words.mean(axis=0)
+        seed = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+        apart = np.random.default_rng(seed).standard_normal(words.shape[1]) * _APART
+        mean = words.mean(axis=0) + apart
         mean /= max(float(np.linalg.norm(mean)), 1e-12)
         spans = [word.span() for word in _WORD.finditer(text)]
         return Encoded(mean.tolist(), Tokens(spans, words))

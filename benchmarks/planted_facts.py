@@ -9,6 +9,8 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
+from langchain_ctxmgr.analysis import terms
+
 PEOPLE = tuple(
     (name, relation)
     for relation, names in {
@@ -152,10 +154,13 @@ _KINDS: tuple[tuple[str, str, str], ...] = (
 
 
 class Planted(NamedTuple):
-    """A fact as the user tells it, and a question that asks for it in other words."""
+    """A fact as the user tells it, and questions that ask for it in other words."""
 
     text: str
     question: str
+    """Keeps a word or two of the fact beside the person's name."""
+    far: str
+    """Keeps fewer of them."""
 
 
 def planted(asked: int, others: int, seed: int = 3) -> tuple[list[Planted], list[str]]:
@@ -176,5 +181,18 @@ def planted(asked: int, others: int, seed: int = 3) -> tuple[list[Planted], list
         words = {"who": f"my {relation} {name}", "name": name, "x": rng.choice(values.split("|"))}
         text = rng.choice(told.split("|")).format(**words)
         text = text[:1].upper() + text[1:]
-        facts.append(Planted(text, rng.choice(questions.split("|")).format(**words)))
+        own = set(terms(text))
+        asking = questions.split("|")
+        by_lot = rng.choice(asking)
+        near, far = (
+            each.format(**words)
+            for each in sorted(
+                asking,
+                key=lambda each: (
+                    -len(own.intersection(terms(each.format(**words)))),
+                    each != by_lot,
+                ),
+            )
+        )
+        facts.append(Planted(text, near, far))
     return facts[:asked], [fact.text for fact in facts[asked:]]

@@ -215,8 +215,9 @@ class Recall:
             explain: Whether each memory is given with its explanation.
             score_threshold: Nothing is recalled where the chance that anything bears on the
                 question (`relevance`) is below.
-            accesses: What was recalled before, where recency, access and importance count
-                (`lasting`); None: relevance alone.
+            accesses: What was recalled before, across threads: recency, access and importance
+                count there (`lasting`), and what stands around a message does not; None:
+                relevance in a thread.
 
         Raises:
             ValueError: If the scope has no tenant, or `before_slot` comes without a thread.
@@ -237,10 +238,12 @@ class Recall:
             hits = yield from self._keyword_hits(scope, named, before_slot)
         tokens = yield from self._dense_hits(hits, scope, named, before_slot)
         seen = yield from self._turns(scope, hits.seqs(), seen)
-        best = hits.best()
-        around = yield from call(
-            self._log.turns, scope, best, around=_reach(len(best)), known=seen.values()
-        )
+        around: Sequence[Turn] = ()
+        if accesses is None:
+            best = hits.best()
+            around = yield from call(
+                self._log.turns, scope, best, around=_reach(len(best)), known=seen.values()
+            )
         turns = _in_view(chain(seen.values(), around), branch, before_slot, shown)
         rarity = None
         if tokens is not None or score_threshold > LEAST_BY_WORDS:
