@@ -87,12 +87,13 @@ class PatternVectors(Embeddings):
                 self._known[pattern] = _by_word(" ".join(pattern), each)
 
     def _joined(self, text: str) -> Encoded:
-        words = np.concatenate(
+        words: Vectors = np.concatenate(
             [self._known[self._pattern(each)] for each in _SENTENCE_END.split(text)]
         )
         seed = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
-        apart = np.random.default_rng(seed).standard_normal(words.shape[1]) * _APART
-        mean = words.mean(axis=0) + apart
+        size = len(words[0])
+        apart = _APART * np.random.default_rng(seed).standard_normal(size)
+        mean = np.asarray(words.mean(axis=0) + apart, dtype=np.float32)
         mean /= max(float(np.linalg.norm(mean)), 1e-12)
         spans = [word.span() for word in _WORD.finditer(text)]
         return Encoded(mean.tolist(), Tokens(spans, words))

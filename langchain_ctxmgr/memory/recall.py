@@ -9,7 +9,7 @@ the index is down, is searched by its words in the log.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
@@ -17,6 +17,7 @@ from itertools import chain
 from operator import attrgetter
 
 import numpy as np
+from langchain_core.messages import BaseMessage
 from numpy.typing import NDArray
 
 from langchain_ctxmgr._plans import Plan, call
@@ -32,6 +33,7 @@ from langchain_ctxmgr.memory.embeddings import (
     answers,
     learn_size,
 )
+from langchain_ctxmgr.memory.episodic import is_episode_thread, is_happening, shelf_of
 from langchain_ctxmgr.memory.index_runs import index_of
 from langchain_ctxmgr.memory.lasting import Accesses, lasting
 from langchain_ctxmgr.memory.late import met, parts_of, token_weights
@@ -199,6 +201,7 @@ class Recall:
         explain: bool = False,
         score_threshold: float = SCORE_THRESHOLD,
         accesses: Accesses | None = None,
+        happenings: bool = False,
     ) -> Plan[Recalled]:
         """The messages of `scope` that answer `question`.
 
@@ -218,6 +221,8 @@ class Recall:
             accesses: What was recalled before, across threads: recency, access and importance
                 count there (`lasting`), and what stands around a message does not; None:
                 relevance in a thread.
+            happenings: Look for what was recorded as something that happened, episodes and such
+                memories, rather than for what was said; with `accesses`.
 
         Raises:
             ValueError: If the scope has no tenant, or `before_slot` comes without a thread.
@@ -230,13 +235,17 @@ class Recall:
         )
         yield from learn_size(self._embedder, self._encoder)
         read = read_as(participants=())
-        hits = yield from self._keyword_hits(scope, read, before_slot)
+        shelf = shelf_of(scope) if happenings else None
+        index = scope
+        if shelf is not None:
+            scope, index, _ = shelf
+        hits = yield from self._keyword_hits(scope, index, read, before_slot)
         seen = yield from self._turns(scope, hits.seqs(), {})
         people = {turn.speaker for turn in seen.values() if turn.speaker}
         named = read_as(participants=people) if people else read
         if named.terms != read.terms:
-            hits = yield from self._keyword_hits(scope, named, before_slot)
-        tokens = yield from self._dense_hits(hits, scope, named, before_slot)
+            hits = yield from self._keyword_hits(scope, index, named, before_slot)
+        tokens = yield from self._dense_hits(hits, index, named, before_slot)
         seen = yield from self._turns(scope, hits.seqs(), seen)
         around: Sequence[Turn] = ()
         if accesses is None:
@@ -244,12 +253,13 @@ class Recall:
             around = yield from call(
                 self._log.turns, scope, best, around=_reach(len(best)), known=seen.values()
             )
-        turns = _in_view(chain(seen.values(), around), branch, before_slot, shown)
+        within = _is_said if shelf is None else shelf.holds
+        turns = _in_view(chain(seen.values(), around), branch, before_slot, shown, within)
         rarity = None
         if tokens is not None or score_threshold > LEAST_BY_WORDS:
-            rarity = yield from self._rarity(hits, scope, named)
+            rarity = yield from self._rarity(hits, index, named)
         if tokens is not None and rarity is not None:
-            yield from self._late_hits(hits, scope, named, tokens, rarity)
+            yield from self._late_hits(hits, index, named, tokens, rarity)
         if not turns:
             return Recalled(memories=(), block="", tokens=0, carried={}, considered=())
         arms = _arms(turns, hits)
@@ -269,7 +279,8 @@ class Recall:
             order=self._order,
             refused_for=NOTHING_RELEVANT if chance < score_threshold else "",
         )
-        yield from self._pack(scope, turns, scored, packing, explain=explain)
+        wanted = is_happening if happenings else None
+        yield from self._pack(scope, turns, scored, packing, explain=explain, wanted=wanted)
         return Recalled(
             memories=tuple(packing.memories),
             block=packing.block.render(),
@@ -278,7 +289,9 @@ class Recall:
             considered=tuple(packing.considered),
         )
 
-    def _keyword_hits(self, scope: Scope, read: Question, before_slot: int | None) -> Plan[_Hits]:
+    def _keyword_hits(
+        self, scope: Scope, index: Scope, read: Question, before_slot: int | None
+    ) -> Plan[_Hits]:
         hits = _Hits()
         if not read.terms:
             return hits
@@ -294,7 +307,7 @@ class Recall:
             queries.append(VectorQuery(PAIRS, pairs, ARM_LIMIT))
         # The watermark first: what is indexed between the two is then found twice, not never.
         after_seq = yield from self._indexed_until(scope)
-        found = yield from self._query(scope, queries, before_slot)
+        found = yield from self._query(index, queries, before_slot)
         if found is None:
             after_seq = 0
         else:
@@ -447,6 +460,7 @@ class Recall:
         packing: Packing,
         *,
         explain: bool,
+        wanted: Callable[[BaseMessage], bool] | None = None,
     ) -> Plan[None]:
         ranking: Iterator[int] = iter(np.argsort(-scored.total, kind="stable").tolist())
         while not packing.is_full:
@@ -460,7 +474,8 @@ class Recall:
             if not page:
                 return
             for record in (yield from call(self._log.fetch, scope, list(page))):
-                if not packing.is_full:
+                is_wanted = wanted is None or wanted(record.message)
+                if is_wanted and not packing.is_full:
                     row = page[record.seq]
                     explanation = scored.explained(row) if explain else None
                     packing.offer(record, *scored.of(row), explanation)
@@ -471,9 +486,13 @@ def _in_view(
     branch: Branch | None,
     before_slot: int | None,
     shown: Collection[int],
+    is_within: Callable[[str], bool],
 ) -> list[Turn]:
     """The candidates that the view may show, in order of thread and slot."""
     kept = [turn for turn in turns if turn.role in _ROLES and turn.seq not in shown]
+    if branch is None:
+        held = {name for name in {turn.thread_id for turn in kept} if is_within(name)}
+        kept = [turn for turn in kept if turn.thread_id in held]
     if before_slot is not None:
         kept = [turn for turn in kept if turn.slot < before_slot]
     if branch is not None:
@@ -481,6 +500,10 @@ def _in_view(
         kept = [turn for turn in kept if turn.slot <= last.get(turn.branch, -1)]
     kept.sort(key=attrgetter("thread_id", "slot", "seq"))
     return kept
+
+
+def _is_said(thread_id: str) -> bool:
+    return not is_episode_thread(thread_id)
 
 
 def _arms(turns: Sequence[Turn], hits: _Hits) -> Arms:
