@@ -73,6 +73,8 @@ TAIL_LIMIT = 256
 """Candidates from what the index does not hold yet."""
 LATE_LIMIT = 320
 """Candidates that late interaction weighs, those first in any arm: 4 ms of work."""
+LATE_ACROSS = 128
+"""The same across a user's threads, where no more than so many found any further fact."""
 MAX_WEIGHED = 32
 """Words of a question whose rarity is looked up."""
 DATED_LIMIT = 128
@@ -259,7 +261,8 @@ class Recall:
         if tokens is not None or score_threshold > LEAST_BY_WORDS:
             rarity = yield from self._rarity(hits, index, named)
         if tokens is not None and rarity is not None:
-            yield from self._late_hits(hits, index, named, tokens, rarity)
+            limit = LATE_LIMIT if accesses is None else LATE_ACROSS
+            yield from self._late_hits(hits, index, named, tokens, rarity, limit=limit)
         if not turns:
             return Recalled(memories=(), block="", tokens=0, carried={}, considered=())
         arms = _arms(turns, hits)
@@ -357,9 +360,11 @@ class Recall:
         read: Question,
         tokens: Tokens,
         rarity: Mapping[int, float],
+        *,
+        limit: int,
     ) -> Plan[None]:
         """Add late interaction for the candidates that other arms put first."""
-        codes = yield from self._codes(scope, sorted(hits.foremost(LATE_LIMIT)))
+        codes = yield from self._codes(scope, sorted(hits.foremost(limit)))
         if not codes:
             return
         weights = token_weights(read.text, tokens.spans, rarity)

@@ -129,8 +129,8 @@ ACROSS_TOKENS = Weights(
 )
 """Across threads. Nothing stands around a turn that is about the same, what no turn before it says
 means nothing, and the hits by embedding are too small a part of all to tell one without from one
-that is unlike: what a fact's rank was with the weights above, 145 of 200 first, it is with these,
-186 (`benchmarks/user_recall.py`)."""
+that is unlike. Of 200 facts among 800 alike 145 came first with the weights above, and 186 with
+these (`benchmarks/user_recall.py`)."""
 ACROSS_DENSE = Weights(dense=0.5, dense_around=0.0, terms=0.3, bm25_around=0.0, session=0.0)
 ACROSS_KEYWORDS = Weights(dense=0.0, dense_around=0.0, terms=0.5, bm25_around=0.0, session=0.0)
 
