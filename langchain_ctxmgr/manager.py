@@ -27,6 +27,7 @@ from langchain_ctxmgr.closable import Closable
 from langchain_ctxmgr.compression.chat_summarizer import ChatSummarizer
 from langchain_ctxmgr.compression.extractive import ExtractiveSummarizer
 from langchain_ctxmgr.condensing import Condenser
+from langchain_ctxmgr.episodes.service import Episodes, HasEpisodes
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import Listener, Recorded, emit
 from langchain_ctxmgr.exporting import fact_entry, marks_of_scope, of_scope
@@ -53,12 +54,14 @@ from langchain_ctxmgr.memory.embeddings import Embedder, embeddings_from
 from langchain_ctxmgr.memory.facts.service import Facts
 from langchain_ctxmgr.memory.facts.standing import StandingFacts
 from langchain_ctxmgr.memory.indexer import Indexer, Progress
+from langchain_ctxmgr.memory.lasting import Accesses
 from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.memory.relevance import SCORE_THRESHOLD
 from langchain_ctxmgr.parts import parts_from
 from langchain_ctxmgr.preparing import INDEX_STEP, Preparer
 from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.prompt.window import Selector
+from langchain_ctxmgr.recalling import kinds_of, recalled_by_kind
 from langchain_ctxmgr.recording import Recorder
 from langchain_ctxmgr.records import (
     LogRecord,
@@ -68,7 +71,7 @@ from langchain_ctxmgr.records import (
     Scope,
     Stats,
 )
-from langchain_ctxmgr.remembering import Memorizer, Remembers
+from langchain_ctxmgr.remembering import Memorizer, MemoryKind, Remembers
 from langchain_ctxmgr.retention import Eraser
 from langchain_ctxmgr.settings import Settings, require
 from langchain_ctxmgr.storage.cache import Cache
@@ -87,7 +90,7 @@ if TYPE_CHECKING:
     from langchain_ctxmgr.folder import Folder
 
 
-class ContextManager(Closable, Remembers, Marks, Summarizes, Forgets):
+class ContextManager(Closable, Remembers, Marks, Summarizes, HasEpisodes, Forgets):
     """Records conversations and prepares contexts from them.
 
     `open` is the usual way in: a folder with a SQLite log and a Qdrant Edge shard. Over
@@ -114,6 +117,9 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, Forgets):
         tenant_id: Binds one tenant; without it every scope must name one.
         score_threshold: Nothing is recalled where the chance that what was said bears on the
             question is below, 0 to 1, as calibrated (`memory.relevance`); 0: always recall.
+        episodes: Least importance, 0 to 1, of the episodes that are recorded beside the turns:
+            .6 (`EPISODE_THRESHOLD`) leaves out small talk, 0 nothing; None: none is made, but by
+            `make_episodes`, from .6 on.
         token_cache_size: Messages whose token count is remembered.
         cache: Where what is costly to make is kept for a while: a `Cache`, the URL of a
             Redis, or None for one inside this process.
@@ -137,6 +143,7 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, Forgets):
         budget: ContextBudget | None = None,
         tenant_id: str | None = None,
         score_threshold: float = SCORE_THRESHOLD,
+        episodes: float | None = None,
         token_cache_size: int = CACHE_SIZE,
         cache: Cache | str | None = None,
         spool: str | Path | None = None,
@@ -145,7 +152,7 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, Forgets):
     ) -> None:
         require(log=log, vectors=vectors, model=model, summarizer=summarizer, selection=selection)
         require(order=order, budget=budget, token_cache_size=token_cache_size, spool=spool)
-        require(score_threshold=score_threshold)
+        require(score_threshold=score_threshold, episodes=episodes)
         require(listeners=listeners, clock=clock, cache=cache, tenant_id=tenant_id)
         self._tenant_id = tenant_id
         self._score_threshold = score_threshold
@@ -184,6 +191,7 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, Forgets):
         )
         facts = Facts(log)
         self._standing = StandingFacts(log, facts, listeners=self._listeners)
+        self._accesses = Accesses()
         self._views = ViewBuilder(
             ViewParts(
                 log=log,
@@ -232,6 +240,15 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, Forgets):
             counter=self._counter,
         )
         self._marker = Marker(log=log, recorder=self._recorder)
+        self._episodes = Episodes(
+            log,
+            vectors,
+            self._indexer,
+            self._counter,
+            threshold=episodes,
+            listeners=self._listeners,
+            now=self._now,
+        )
         self._eraser = Eraser(
             log=log,
             recorder=self._recorder,
@@ -319,6 +336,7 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, Forgets):
         emit(self._listeners, event)
         if self._summaries is not None:
             self._summaries.recorded(str(thread.tenant_id))
+        self._episodes.recorded(str(thread.tenant_id))
         return records
 
     def prepare(
@@ -477,17 +495,25 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, Forgets):
         *,
         scope: Scope,
         k: int = 8,
+        kinds: Sequence[MemoryKind] | None = None,
         max_tokens: int | None = None,
         explain: bool = False,
         score_threshold: float | None = None,
     ) -> list[Memory]:
         """The recorded messages that answer a question, best first.
 
+        Across a user's threads what is recent or important comes first among what answers about
+        as well, and what was recalled before in this process (`memory.lasting`).
+
         Args:
             query: The question, in words.
             scope: A tenant, narrowed to a user or a thread where these are given. In a
                 thread only its newest branch is searched.
             k: Most messages.
+            kinds: None: recorded messages. `episodic`: what happened instead, as episodes (see
+                `make_episodes`), with the ids of their turns as `source_ids`, and memories of
+                that kind; `semantic`: the facts that share words with the question, with
+                those of the messages that say so.
             max_tokens: Most that they may cost together when shown.
             explain: Whether each comes with its `explanation`: its rank, and what each arm
                 and cue adds to its score, with the arm's own score and in words.
@@ -498,7 +524,7 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, Forgets):
             ValueError: If an argument is not what it must be.
         """
         plan = self._recalled(
-            query, scope, k, max_tokens, explain=explain, score_threshold=score_threshold
+            query, scope, k, kinds, max_tokens, explain=explain, score_threshold=score_threshold
         )
         return run(plan)
 
@@ -508,13 +534,14 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, Forgets):
         *,
         scope: Scope,
         k: int = 8,
+        kinds: Sequence[MemoryKind] | None = None,
         max_tokens: int | None = None,
         explain: bool = False,
         score_threshold: float | None = None,
     ) -> list[Memory]:
         """`recall` on an event loop."""
         plan = self._recalled(
-            query, scope, k, max_tokens, explain=explain, score_threshold=score_threshold
+            query, scope, k, kinds, max_tokens, explain=explain, score_threshold=score_threshold
         )
         return await arun(plan)
 
@@ -523,6 +550,7 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, Forgets):
         query: str,
         scope: Scope,
         k: int,
+        kinds: Sequence[MemoryKind] | None,
         max_tokens: int | None,
         *,
         explain: bool,
@@ -532,12 +560,27 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, Forgets):
         text = text_of("query", query)
         limit = None if max_tokens is None else positive("max_tokens", max_tokens)
         most, asked_at = positive("k", k), self._now()
+        asked = None if kinds is None else kinds_of(kinds)
         least = self._score_threshold
         if score_threshold is not None:
             require(score_threshold=score_threshold)
             least = score_threshold
         yield from self._indexer.catch_up(str(where.tenant_id), limit=INDEX_STEP)
-        branch = None
+        if asked is not None:
+            by_kind = recalled_by_kind(
+                self._recall,
+                self._memorizer,
+                where,
+                text,
+                kinds=asked,
+                asked_at=asked_at,
+                k=most,
+                max_tokens=limit,
+                explain=explain,
+                score_threshold=least,
+            )
+            return (yield from by_kind)
+        branch, is_users = None, where.thread_id is None and where.user_id is not None
         if where.thread_id is not None:
             branch = yield from call(self._log.branch, where)
         marks = yield from call(self._log.weighed, where)
@@ -551,7 +594,11 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, Forgets):
             explain=explain,
             score_threshold=least,
             weights={mark.seq: mark.weight for mark in marks},
+            accesses=self._accesses if is_users else None,
         )
+        if is_users:
+            seqs = [each.seq for each in found.considered if each.included]
+            self._accesses.recalled(str(where.tenant_id), seqs, asked_at)
         return Memories(found.memories)
 
     def history(self, *, scope: Scope) -> list[BaseMessage]:
@@ -687,6 +734,7 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, Forgets):
         with self._closing:
             if self._summaries is not None:
                 self._summaries.close()
+            self._episodes.close()
             folder, self._folder = self._folder, None
             self._is_closed |= folder is not None or self._parts.owns_log
             self._parts.close()
@@ -697,6 +745,7 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, Forgets):
         """`close` on an event loop."""
         if self._summaries is not None:
             await asyncio.to_thread(self._summaries.close)
+        await asyncio.to_thread(self._episodes.close)
         await self._parts.aclose()
         await super().aclose()
 

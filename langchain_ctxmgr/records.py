@@ -286,6 +286,8 @@ class Memory:
     """What each arm and cue adds to `score`, which is their sum."""
     explanation: Explanation | None = None
     """The same with each arm's own score and in words; None unless asked for."""
+    source_ids: tuple[str, ...] = ()
+    """Of an episode the ids of its turns, of a fact those of the messages that say so."""
 
     def _repr_html_(self) -> str:
         from langchain_ctxmgr.notebook import memories_html

@@ -17,6 +17,7 @@ from langchain_ctxmgr.errors import ShardInUseError, StorageError
 from langchain_ctxmgr.folder import Folder
 from langchain_ctxmgr.memory.cached import Cached
 from langchain_ctxmgr.memory.claims import moment
+from langchain_ctxmgr.memory.episodic import is_episode_thread, stands_for
 from langchain_ctxmgr.memory.facts.service import memories_beside, memory_scope
 from langchain_ctxmgr.memory.index_runs import PATIENCE
 from langchain_ctxmgr.memory.indexer import Indexer, Part
@@ -122,7 +123,33 @@ class Eraser:
         tenant = Scope(tenant_id=tenant_of(scope))
         erased = yield from call(self.log.withdraw, scope, which)
         gone = _Gone(erased, (Part(tenant, erased.seqs),))
+        stale = yield from self._episodes(scope, which, frozenset(erased.seqs))
+        if stale:
+            told = yield from self._whole(replace(tenant, thread_id=stale[0]), stale[1:])
+            both = replace(
+                erased,
+                messages=erased.messages + told.erased.messages,
+                derived=erased.derived + told.erased.derived,
+            )
+            gone = _Gone(both, (*gone.parts, *told.parts))
         return (yield from self._followed(scope, gone, [tenant], at, folder))
+
+    def _episodes(self, scope: Scope, which: Withdrawal, seqs: frozenset[int]) -> Plan[list[str]]:
+        """The threads of episodes that stand for what is withdrawn.
+
+        Told by what each keeps of its turns, so that calling again finds what is left.
+        """
+        if scope.thread_id is not None:
+            threads = yield from memories_beside(self.log, scope)
+        else:
+            threads = [each.thread_id for each in (yield from call(self.log.threads, scope))]
+        stale: list[str] = []
+        for name in filter(is_episode_thread, threads):
+            thread = Scope(tenant_id=scope.tenant_id, thread_id=name)
+            head = (yield from call(self.log.branch, thread)).head
+            if head is not None and stands_for(head.message, which, seqs):
+                stale.append(name)
+        return stale
 
     def _whole(self, first: Scope, also: Sequence[str]) -> Plan[_Gone]:
         """Erase a thread or tenant, and further threads, from the log."""

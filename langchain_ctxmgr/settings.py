@@ -33,6 +33,7 @@ class Settings(TypedDict, total=False):
     budget: ContextBudget | None
     tenant_id: str | None
     score_threshold: float
+    episodes: float | None
     token_cache_size: int
     cache: Cache | str | None
     spool: str | Path | None
@@ -135,6 +136,7 @@ _RULES: Final = {
     "tenant_id": _Rule(_is_tenant, "a tenant's id or None"),
     "cache": _Rule(_or_none(_or_url(_has("get", "put", "forget"))), "a Cache, a URL or None"),
     "score_threshold": _Rule(_is_share, "a number in [0, 1]"),
+    "episodes": _Rule(_or_none(_is_share), "a number in [0, 1] or None"),
     "token_cache_size": _Rule(_is_count, "an int of at least 0"),
     "listeners": _Rule(_are_callables, "a sequence of callables"),
     "clock": _Rule(callable, "a callable that gives an aware datetime"),

@@ -122,6 +122,11 @@ class Turns(Sequence[Turn]):
         return self.rows["tokens"]
 
     @property
+    def importance(self) -> NDArray[np.float64]:
+        """How much they matter, 0 to 1."""
+        return self.rows["importance"]
+
+    @property
     def cues(self) -> Integers:
         """Bit sets of `analysis.Cue`."""
         return self.rows["cues"]

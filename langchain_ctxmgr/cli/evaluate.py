@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,6 +74,67 @@ def recall(
         output.print_json(_recall_json(report))
         return
     _show_recall(report)
+
+
+@app.command()
+def policies(
+    questions: Annotated[
+        Path, typer.Argument(metavar="QUESTIONS", help="JSON Lines, as for `recall`.")
+    ],
+    *,
+    tenant: Tenant,
+    thread: Annotated[
+        str | None,
+        typer.Option(
+            "--thread", envvar="CTXMGR_THREAD", help="The conversation, where QUESTIONS names none."
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        list[int] | None,
+        typer.Option("--max-tokens", "-n", min=1, help="A budget; may be given several times."),
+    ] = None,
+    data: Data = DATA,
+    model: Model = MODEL,
+    embeddings: Embeddings = None,
+    as_json: Json = False,
+) -> None:
+    """Compare ways to keep a part of a conversation: tokens, cost, evidence, importance."""
+    from langchain_ctxmgr.evaluation import compare_policies, read_questions
+    from langchain_ctxmgr.records import Scope
+
+    asked = read_questions(questions)
+    with (
+        opened(existing(data), model=model, embeddings=embeddings) as manager,
+        progress("asking") as advance,
+    ):
+        found = compare_policies(
+            manager,
+            asked,
+            scope=Scope(tenant_id=tenant, thread_id=thread),
+            max_tokens=max_tokens or _BUDGETS,
+            model=model,
+            progress=advance,
+        )
+    if as_json:
+        output.print_json([{**asdict(each), "cost": _dollars(each.cost)} for each in found])
+        return
+    table = Table("policy", "budget", "tokens", "USD", "recall", "95 %", "importance", box=None)
+    for each in found:
+        low, high = each.recall.interval
+        table.add_row(
+            Text(each.policy),
+            f"{each.max_tokens:,}",
+            f"{each.tokens:,.0f}",
+            _dollars(each.cost) or "unknown",
+            f"{each.recall.recall:.3f}",
+            f"{low:.3f} to {high:.3f}",
+            f"{each.importance_kept:.3f}",
+        )
+    output.console().print(table)
+
+
+def _dollars(cost: Decimal | None) -> str | None:
+    return None if cost is None else f"{cost:.6f}"
 
 
 @app.command()

@@ -3,8 +3,8 @@
 `evidence_recall` asks questions whose answers are known to stand in certain messages, and
 looks whether those messages stand in the prepared view. `needle_in_haystack` hides facts in
 long conversations and looks whether a view, or a chat model's reply to it, holds them.
-Both go through `ContextManager.prepare` as an application does. No language model is called
-unless one is given.
+`compare_policies` sets ways to keep a part of a conversation side by side. All go through a
+manager as an application does. No language model is called unless one is given.
 """
 
 from __future__ import annotations
@@ -24,18 +24,30 @@ from langchain_ctxmgr.evaluation.needle import (
     needle_in_haystack,
 )
 from langchain_ctxmgr.evaluation.picture import draw_heat_map
+from langchain_ctxmgr.evaluation.policies import (
+    POLICIES,
+    Policy,
+    PolicyFigures,
+    acompare_policies,
+    compare_policies,
+)
 from langchain_ctxmgr.evaluation.questions import EvidenceQuestion, read_questions
 
 __all__ = [
+    "POLICIES",
     "EvidenceAnswer",
     "EvidenceQuestion",
     "EvidenceReport",
     "Needle",
     "NeedleCell",
     "NeedleReport",
+    "Policy",
+    "PolicyFigures",
     "RecallFigures",
+    "acompare_policies",
     "aevidence_recall",
     "aneedle_in_haystack",
+    "compare_policies",
     "default_needles",
     "draw_heat_map",
     "evidence_recall",

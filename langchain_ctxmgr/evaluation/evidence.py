@@ -101,7 +101,9 @@ class EvidenceReport:
         )
 
 
-class _Asked(NamedTuple):
+class Asked(NamedTuple):
+    """A question, where it is asked, and the texts to look for."""
+
     question: EvidenceQuestion
     scope: Scope
     gold: list[str]
@@ -175,7 +177,7 @@ def _measured(
     progress: Callable[[int, int], None] | None,
 ) -> Plan[EvidenceReport]:
     budgets = budgets_of(max_tokens)
-    asked = yield from _with_gold(manager, questions, scope)
+    asked = yield from with_gold(manager, questions, scope)
     size = counter_for(None).text
     answers: list[EvidenceAnswer] = []
     for each in asked:
@@ -209,15 +211,20 @@ def _measured(
     return EvidenceReport(answers=tuple(answers))
 
 
-def _with_gold(
+def with_gold(
     manager: ContextManager, questions: Iterable[EvidenceQuestion], scope: Scope
-) -> Plan[list[_Asked]]:
-    """The questions, each with the texts to look for."""
+) -> Plan[list[Asked]]:
+    """The questions, each with the texts to look for.
+
+    Raises:
+        ValueError: If an argument is not what it must be, or evidence is no message with a
+            text in its thread.
+    """
     if not isinstance(scope, Scope):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"scope must be a Scope, got {shown(scope)}")
     if not isinstance(questions, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"questions must be EvidenceQuestions, got {shown(questions)}")
-    asked: list[_Asked] = []
+    asked: list[Asked] = []
     texts: dict[tuple[str | None, str], str] = {}
     for question in list(questions):
         if not isinstance(question, EvidenceQuestion):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -229,7 +236,7 @@ def _with_gold(
                 message = yield from call(manager.message, name, scope=where)
                 texts[thread_id, name] = _text(message, name, thread_id)
         gold = [texts[thread_id, name] for name in question.evidence]
-        asked.append(_Asked(replace(question, thread_id=thread_id), where, gold))
+        asked.append(Asked(replace(question, thread_id=thread_id), where, gold))
     if not asked:
         raise ValueError("questions must hold at least one")
     return asked

@@ -14,6 +14,7 @@ from datetime import date
 
 from langchain_ctxmgr.analysis import message_text, sentences, terms
 from langchain_ctxmgr.budget.tokens import TokenCounter
+from langchain_ctxmgr.memory.episodic import sources_of
 from langchain_ctxmgr.prompt.layout import Order, RecalledBlock
 from langchain_ctxmgr.records import Explanation, LogRecord, Memory
 
@@ -130,6 +131,7 @@ class Packing:
             session=record.session,
             arms=arms,
             explanation=explanation,
+            source_ids=sources_of(record.message),
         )
         said = (memory.speaker, memory.role, memory.at.date(), text)
         twin = self._shown.get(said)

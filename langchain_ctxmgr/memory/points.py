@@ -7,9 +7,20 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from langchain_ctxmgr.analysis import BM25_B, BM25_K1, message_text, pair_ids
+from langchain_ctxmgr.memory.episodic import is_episode_thread, is_happening
 from langchain_ctxmgr.records import LogRecord
 from langchain_ctxmgr.storage.message_log import IndexEntry
-from langchain_ctxmgr.storage.vectors import BM25, CODES, DENSE, PAIRS, TERMS, Point, SparseVector
+from langchain_ctxmgr.storage.vectors import (
+    BM25,
+    CODES,
+    DENSE,
+    EPISODE,
+    HAPPENING,
+    PAIRS,
+    TERMS,
+    Point,
+    SparseVector,
+)
 
 TIE_BREAK: Final = 1e-3
 GOLDEN_RATIO: Final = 0.6180339887498949
@@ -58,6 +69,12 @@ def keyword_vectors(terms: Sequence[int], seq: int) -> dict[str, SparseVector]:
     }
 
 
+def _kind(record: LogRecord) -> str:
+    if is_episode_thread(record.thread_id):
+        return EPISODE
+    return HAPPENING if is_happening(record.message) else "episodic"
+
+
 def point_of(entry: IndexEntry, embedding: Embedding | None) -> Point:
     """The point of a record; without an embedding it is found by its words alone."""
     record = entry.record
@@ -67,7 +84,7 @@ def point_of(entry: IndexEntry, embedding: Embedding | None) -> Point:
             "tenant_id": record.tenant_id,
             "thread_id": record.thread_id,
             "user_id": record.user_id,
-            "kind": "episodic",
+            "kind": _kind(record),
             "role": record.role,
             "slot": record.slot,
             "branch": record.branch,

@@ -15,8 +15,10 @@ from datetime import UTC, datetime, time, timedelta
 from functools import partial
 from math import inf
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+from langchain_core.messages import BaseMessage
 from numpy.typing import NDArray
 
 from langchain_ctxmgr._plans import Plan, call
@@ -32,7 +34,9 @@ from langchain_ctxmgr.memory.embeddings import (
     answers,
     learn_size,
 )
+from langchain_ctxmgr.memory.episodic import is_episode_thread, is_happening, shelf_of
 from langchain_ctxmgr.memory.index_runs import index_of
+from langchain_ctxmgr.memory.lasting import Accesses, lasting
 from langchain_ctxmgr.memory.late import met, parts_of, token_weights
 from langchain_ctxmgr.memory.local import Tokens
 from langchain_ctxmgr.memory.packing import Considered, Packing
@@ -73,6 +77,8 @@ TAIL_LIMIT = 256
 LATE_LIMIT = 320
 """Candidates that late interaction weighs, those first in any arm: 4 ms of work. A thread of no
 more turns is weighed whole: .004 of recall on 200 to 300 turns with an assistant."""
+LATE_ACROSS = 128
+"""The same across a user's threads, where no more than so many found any further fact."""
 MAX_WEIGHED = 32
 """Words of a question whose rarity is looked up."""
 DATED_LIMIT = 128
@@ -202,6 +208,8 @@ class Recall:
         explain: bool = False,
         score_threshold: float = SCORE_THRESHOLD,
         weights: Mapping[int, float] = _NONE_WEIGHED,
+        accesses: Accesses | None = None,
+        happenings: bool = False,
     ) -> Plan[Recalled]:
         """The messages of `scope` that answer `question`.
 
@@ -219,6 +227,11 @@ class Recall:
             score_threshold: Nothing is recalled where the chance that anything bears on the
                 question (`relevance`) is below.
             weights: Of what users boosted or muted, by `seq`: what has 0 is not recalled.
+            accesses: What was recalled before, across threads: recency, access and importance
+                count there (`lasting`), and what stands around a message does not; None:
+                relevance in a thread.
+            happenings: Look for what was recorded as something that happened, episodes and such
+                memories, rather than for what was said; with `accesses`.
 
         Raises:
             ValueError: If the scope has no tenant, or `before_slot` comes without a thread.
@@ -231,28 +244,41 @@ class Recall:
         )
         yield from learn_size(self._embedder, self._encoder)
         read = read_as(participants=())
-        hits = yield from self._keyword_hits(scope, read, before_slot)
+        shelf = shelf_of(scope) if happenings else None
+        index = scope
+        if shelf is not None:
+            scope, index, _ = shelf
+        hits = yield from self._keyword_hits(scope, index, read, before_slot)
         seen = yield from self._turns(scope, hits, NO_TURNS)
         people = set(seen.speaker) - {None, ""}
         named = read_as(participants=people) if people else read
         if named.terms != read.terms:
-            hits = yield from self._keyword_hits(scope, named, before_slot)
+            hits = yield from self._keyword_hits(scope, index, named, before_slot)
         limit = ARM_LIMIT if _turns_before(branch, before_slot) > LATE_LIMIT else LATE_LIMIT
-        tokens = yield from self._dense_hits(hits, scope, named, before_slot, limit=limit)
+        tokens = yield from self._dense_hits(hits, index, named, before_slot, limit=limit)
         seen = yield from self._turns(scope, hits, seen)
-        best = hits.best()
-        around = yield from call(self._log.turns, scope, best, around=_reach(len(best)), known=seen)
-        muted = {seq for seq, weight in weights.items() if weight == 0}
-        turns = _in_view(Turns.joined([seen, around]), branch, before_slot, muted.union(shown))
+        around = NO_TURNS
+        if accesses is None:
+            best = hits.best()
+            reach = _reach(len(best))
+            around = yield from call(self._log.turns, scope, best, around=reach, known=seen)
+        hidden = {seq for seq, weight in weights.items() if weight == 0}.union(shown)
+        within = _is_said if shelf is None else shelf.holds
+        turns = _in_view(Turns.joined([seen, around]), branch, before_slot, hidden, within)
         rarity = None
         if tokens is not None or score_threshold > LEAST_BY_WORDS:
-            rarity = yield from self._rarity(hits, scope, named)
+            rarity = yield from self._rarity(hits, index, named)
         if tokens is not None and rarity is not None:
-            yield from self._late_hits(hits, scope, named, tokens, rarity)
+            limit = LATE_LIMIT if accesses is None else LATE_ACROSS
+            yield from self._late_hits(hits, index, named, tokens, rarity, limit=limit)
         if not turns:
             return Recalled(memories=(), block="", tokens=0, carried={}, considered=())
         arms = _arms(turns, hits)
-        scored = score(named, turns, arms, priced=max_tokens is not None)
+        lasts = None
+        if accesses is not None:
+            recalled = accesses.of(tenant_of(scope), turns.seq.tolist())
+            lasts = lasting(turns, recalled, asked_at)
+        scored = score(named, turns, arms, priced=max_tokens is not None, lasting=lasts)
         chance = 1.0
         if rarity is not None and len(named.terms) <= MAX_WEIGHED:
             chance = relevance(named, rarity, arms, scored.total, records=hits.last_seq)
@@ -266,7 +292,8 @@ class Recall:
             order=self._order,
             refused_for=NOTHING_RELEVANT if chance < score_threshold else "",
         )
-        yield from self._pack(scope, turns, scored, packing, explain=explain)
+        wanted = is_happening if happenings else None
+        yield from self._pack(scope, turns, scored, packing, explain=explain, wanted=wanted)
         return Recalled(
             memories=tuple(packing.memories),
             block=packing.block.render(),
@@ -275,7 +302,9 @@ class Recall:
             considered=tuple(packing.considered),
         )
 
-    def _keyword_hits(self, scope: Scope, read: Question, before_slot: int | None) -> Plan[_Hits]:
+    def _keyword_hits(
+        self, scope: Scope, index: Scope, read: Question, before_slot: int | None
+    ) -> Plan[_Hits]:
         hits = _Hits()
         if not read.terms:
             return hits
@@ -291,7 +320,7 @@ class Recall:
             queries.append(VectorQuery(PAIRS, pairs, ARM_LIMIT))
         # The watermark first: what is indexed between the two is then found twice, not never.
         after_seq = yield from self._indexed_until(scope)
-        found = yield from self._query(scope, queries, before_slot)
+        found = yield from self._query(index, queries, before_slot)
         if found is None:
             after_seq = 0
         else:
@@ -341,9 +370,11 @@ class Recall:
         read: Question,
         tokens: Tokens,
         rarity: Mapping[int, float],
+        *,
+        limit: int,
     ) -> Plan[None]:
         """Add late interaction for the candidates that other arms put first."""
-        codes = yield from self._codes(scope, sorted(hits.foremost(LATE_LIMIT)))
+        codes = yield from self._codes(scope, sorted(hits.foremost(limit)))
         if not codes:
             return
         weights = token_weights(read.text, tokens.spans, rarity)
@@ -444,6 +475,7 @@ class Recall:
         packing: Packing,
         *,
         explain: bool,
+        wanted: Callable[[BaseMessage], bool] | None = None,
     ) -> Plan[None]:
         ranking: Iterator[int] = iter(np.argsort(-scored.total, kind="stable").tolist())
         seqs, tokens = turns.seq.tolist(), turns.tokens.tolist()
@@ -458,7 +490,8 @@ class Recall:
             if not page:
                 return
             for record in (yield from call(self._log.fetch, scope, list(page))):
-                if not packing.is_full:
+                is_wanted = wanted is None or wanted(record.message)
+                if is_wanted and not packing.is_full:
                     row = page[record.seq]
                     explanation = scored.explained(row) if explain else None
                     packing.offer(record, *scored.of(row), explanation)
@@ -469,11 +502,15 @@ def _in_view(
     branch: Branch | None,
     before_slot: int | None,
     shown: Collection[int],
+    is_within: Callable[[str], bool],
 ) -> Turns:
     """The candidates that the view may show, in order of thread and slot."""
     may = ~_each(turns.seq, frozenset(shown).__contains__)
     for role in set(turns.role) - _ROLES:
         may &= turns.role != role
+    if branch is None:
+        held = {thread_id: is_within(thread_id) for thread_id in set(turns.thread_id)}
+        may &= _each(turns.thread_id, held.__getitem__)
     if before_slot is not None:
         may &= turns.slot < before_slot
     if branch is not None:
@@ -492,7 +529,11 @@ def _turns_before(branch: Branch | None, before_slot: int | None) -> float:
     return inf if branch is None or branch.head is None else branch.head.slot + 1
 
 
-def _each(values: NDArray[np.int64], holds: Callable[[int], bool]) -> NDArray[np.bool_]:
+def _is_said(thread_id: str) -> bool:
+    return not is_episode_thread(thread_id)
+
+
+def _each(values: NDArray[Any], holds: Callable[[Any], bool]) -> NDArray[np.bool_]:
     """For which of the values it holds: of a thousand, faster than numpy's `isin`."""
     return np.fromiter(map(holds, values.tolist()), np.bool_, len(values))
 

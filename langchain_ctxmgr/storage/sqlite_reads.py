@@ -245,23 +245,34 @@ def _turns_around(
         )
     wanted: dict[tuple[str, int], set[int]] = {}
     for thread_id, number, slot in places:
-        slots = wanted.setdefault((thread_id, number), set())
-        slots.update(range(max(slot - around, 0), slot + around + 1))
+        if within in {None, thread_id}:
+            slots = wanted.setdefault((thread_id, number), set())
+            slots.update(range(max(slot - around, 0), slot + around + 1))
     for thread_id, number, slot in given.values():
         if (thread_id, number) in wanted:
             wanted[thread_id, number].discard(slot)
-    statement = (
-        f"SELECT r.seq, ?, {TURN_FIELDS} FROM json_each(?) j CROSS JOIN records r "
-        f"WHERE r.thread = ({THREAD}) AND r.branch = ? AND r.slot = j.value "
-        f"AND (? OR r.user_id = ?) AND {NEWEST}"
+    # One statement for all threads: a question about a user's finds places in a hundred.
+    runs = [(*line, *run) for line, slots in wanted.items() for run in _runs(slots)]
+    rows = connection.execute(
+        f"SELECT r.seq, t.thread_id, {TURN_FIELDS} FROM json_each(?) j "
+        "CROSS JOIN threads t ON t.tenant_id = ? AND t.thread_id = json_extract(j.value, '$[0]') "
+        "CROSS JOIN records r ON r.thread = t.thread AND r.branch = json_extract(j.value, '$[1]') "
+        "AND r.slot BETWEEN json_extract(j.value, '$[2]') AND json_extract(j.value, '$[3]') "
+        f"WHERE (? OR r.user_id = ?) AND {NEWEST}",
+        (json.dumps(runs), tenant_id, is_anyone, user_id),
     )
-    found: list[Turns] = []
-    for (thread_id, number), slots in wanted.items():
-        if within in {None, thread_id}:
-            line = (tenant_id, thread_id, number, is_anyone, user_id)
-            rows = connection.execute(statement, (thread_id, json.dumps(sorted(slots)), *line))
-            found.append(turns_of(rows))
-    return Turns.joined(found)
+    return turns_of(rows)
+
+
+def _runs(slots: Collection[int]) -> list[tuple[int, int]]:
+    """The first and last of each run of slots without a gap."""
+    runs: list[tuple[int, int]] = []
+    for slot in sorted(slots):
+        if runs and slot == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], slot)
+        else:
+            runs.append((slot, slot))
+    return runs
 
 
 def top(connection: Connection, line: Branch, before_slot: int, limit: int) -> list[Turn]:

@@ -27,7 +27,7 @@ from functools import partial
 from operator import gt, neg
 from typing import NamedTuple, Protocol, TypeAlias, cast
 
-from langchain_ctxmgr.records import Scope
+from langchain_ctxmgr.records import MAX_ID_CHARS, Scope
 
 BM25 = "bm25"
 """Sparse vector of term ids with BM25's term-frequency weights."""
@@ -43,6 +43,11 @@ SPARSE_NAMES = (BM25, TERMS, PAIRS)
 
 CODES = "codes"
 """Payload field with what late interaction compares; text that says nothing to a store."""
+
+EPISODE = "episode"
+"""The payload's kind of an episode: on a shelf of its own, not among what its user said."""
+HAPPENING = "happening"
+"""That of a memory of something that happened: on the shelf and among the rest."""
 
 SCOPES_FIELD = "scopes"
 """Payload field the store adds: keys of the scopes, and samples of them, with the point."""
@@ -211,17 +216,33 @@ def scope_key(scope: Scope, level: int = 0) -> str:
     return tenant if scope.user_id is None else f"{tenant}/user/{scope.user_id}"
 
 
-def scope_keys(point_id: int, scope: Scope) -> list[str]:
+def shelf(*, user_id: str | None = None, thread_id: str | None = None) -> str:
+    """The name under which the episodes of a user, or of a thread, are found; no thread's own."""
+    return f"{thread_id}/memories/" if user_id is None else f"memories/{user_id}/"
+
+
+def scope_keys(point_id: int, scope: Scope, kind: str | None = None) -> list[str]:
     """The scopes and samples of them that a point of `scope` is part of.
 
-    Of each scope it is in level 0, and in level n if it is one of the 1 in 2^n.
+    Of each scope it is in level 0, and in level n if it is one of the 1 in 2^n. What happened
+    (`kind`) is on the shelves of its user and of the thread that its own thread stands beside;
+    an episode is not among its user's points besides.
     """
     spread = (point_id * _GOLDEN_64) % 2**64
     top_level = min(64 - spread.bit_length(), _MAX_LEVEL)
     scopes = [Scope(tenant_id=scope.tenant_id)]
     if scope.thread_id is not None:
         scopes.append(Scope(tenant_id=scope.tenant_id, thread_id=scope.thread_id))
-    if scope.user_id is not None:
+    if kind in {EPISODE, HAPPENING}:
+        about = (scope.thread_id or "").rpartition("/memories/")[0]
+        shelves = [shelf(thread_id=about)] * bool(about)
+        shelves += [shelf(user_id=scope.user_id)] * bool(scope.user_id)
+        scopes += [
+            Scope(tenant_id=scope.tenant_id, thread_id=name)
+            for name in shelves
+            if len(name) <= MAX_ID_CHARS
+        ]
+    if scope.user_id is not None and kind != EPISODE:
         scopes.append(Scope(tenant_id=scope.tenant_id, user_id=scope.user_id))
     return [scope_key(each, level) for each in scopes for level in range(top_level + 1)]
 
@@ -258,7 +279,9 @@ def stored_payload(point: Point) -> dict[str, object]:
     if "tenant_id" not in stored:
         raise ValueError(f"payload of point {point.id} must have a tenant_id, got {point.payload}")
     ids = {name: cast("str", stored[name]) for name in _ID_FIELDS if name in stored}
-    stored[SCOPES_FIELD] = scope_keys(point.id, Scope(**ids))
+    stored[SCOPES_FIELD] = scope_keys(
+        point.id, Scope(**ids), cast("str | None", stored.get("kind"))
+    )
     return stored
 
 

@@ -11,16 +11,19 @@ from datetime import UTC, datetime
 import pytest
 
 from langchain_ctxmgr.errors import StorageError
-from langchain_ctxmgr.records import Scope
+from langchain_ctxmgr.records import MAX_ID_CHARS, Scope
 from langchain_ctxmgr.storage.vectors import (
     BM25,
     DENSE,
+    EPISODE,
+    HAPPENING,
     TERMS,
     DenseVectors,
     Point,
     SparseVector,
     VectorQuery,
     VectorStore,
+    shelf,
 )
 
 EMBEDDING = DenseVectors(name="test-embedding", size=4)
@@ -99,6 +102,29 @@ class VectorStoreContract:
         query = VectorQuery(DENSE, [1.0, 0, 0, 0], 7)
         (answer,) = store.query(ALICE, [query], before_slot=before_slot)
         assert ids(answer) == [1, 2, 3, 4, 5, 6, 7]
+
+    def test_what_happened_is_on_the_shelves_of_its_user_and_thread(self, store):
+        beside = Scope(tenant_id="acme", thread_id="t1/memories/m", user_id="alice")
+        store.upsert([point(1), point(2, beside, kind=EPISODE), point(3, beside, kind=HAPPENING)])
+        shelves = [shelf(user_id="alice"), shelf(thread_id="t1")]
+        for tenant_id, name, found in [
+            *(("acme", name, [2, 3]) for name in shelves),
+            *(("globex", name, []) for name in shelves),
+            ("acme", shelf(user_id="bob"), []),
+            ("acme", "t1/memories/m", [2, 3]),
+        ]:
+            (answer,) = store.query(Scope(tenant_id=tenant_id, thread_id=name), [by_term()])
+            assert ids(answer) == found
+        (answer,) = store.query(Scope(tenant_id="acme", user_id="alice"), [by_term()])
+        assert ids(answer) == [1, 3]
+        assert store.count(Scope(tenant_id="acme")) == 3
+        store.delete(Scope(tenant_id="acme", thread_id="t1/memories/m"))
+        assert store.count(Scope(tenant_id="acme")) == 1
+
+    def test_an_id_too_long_for_a_shelf_is_stored_all_the_same(self, store):
+        scope = Scope(tenant_id="acme", thread_id="t1/memories/m", user_id="u" * MAX_ID_CHARS)
+        store.upsert([point(1, scope, kind=EPISODE)])
+        assert store.count(Scope(tenant_id="acme")) == 1
 
     def test_a_rare_term_weighs_more_than_a_common_one(self, store):
         store.upsert([point(1, terms=(1, 2)), *(point(seq, terms=(1,)) for seq in range(2, 30))])

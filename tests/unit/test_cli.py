@@ -246,6 +246,14 @@ class TestEvaluate:
         for words in ("codes", "wrong premise", "1.000 to 1.000", "4,000"):
             assert words in shown
 
+    def test_policies_side_by_side(self, questions: str):
+        shown = as_json("evaluate", "policies", questions, *SHOP, "-n", "300")
+        recall = {each["policy"]: each["recall"]["recall"] for each in shown}
+        assert list(recall) == ["last 10 turns", "summary", "most important", "hybrid", "prepare"]
+        assert recall["prepare"] == 1.0
+        table = ctxmgr("evaluate", "policies", questions, *SHOP, "-n", "300")
+        assert "most important" in table
+
     def test_evidence_that_is_not_recorded_is_one_line(self, folder: Path):
         line = json.dumps({"question": "Who?", "evidence": ["nobody"]})
         (folder / "wrong.jsonl").write_text(line, encoding="utf-8")

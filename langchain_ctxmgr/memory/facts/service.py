@@ -35,7 +35,7 @@ from langchain_ctxmgr.storage.message_log import MessageLog, Stated, tenant_of
 
 _MARK: Final = "facts 2"
 """Names how far the log was read; counted up when other rules would read something else."""
-_MOST_OWNER_CHARS: Final = MAX_ID_CHARS - 64
+MOST_OWNER_CHARS: Final = MAX_ID_CHARS - 64
 """So that a memory's own id has room behind it."""
 _READ: Final = 256
 """Records read in one step."""
@@ -136,9 +136,9 @@ def memory_prefix(scope: Scope) -> str:
         whose, prefix = scope.thread_id, f"{scope.thread_id}{MEMORIES}"
     else:
         raise ValueError(f"scope must name whose memory it is, a user or a thread, got {scope}")
-    if len(whose) > _MOST_OWNER_CHARS:
+    if len(whose) > MOST_OWNER_CHARS:
         raise ValueError(
-            f"whose memory it is must have at most {_MOST_OWNER_CHARS} characters, got {len(whose)}"
+            f"whose memory it is must have at most {MOST_OWNER_CHARS} characters, got {len(whose)}"
         )
     return prefix
 
@@ -162,7 +162,7 @@ def memory_id_of(thread_id: str) -> str | None:
 
 def memories_beside(log: MessageLog, scope: Scope) -> Plan[list[str]]:
     """The threads that memories of a thread, where no user is named, are recorded in."""
-    if scope.thread_id is None or len(scope.thread_id) > _MOST_OWNER_CHARS:
+    if scope.thread_id is None or len(scope.thread_id) > MOST_OWNER_CHARS:
         return []
     thread = Scope(tenant_id=tenant_of(scope), thread_id=scope.thread_id)
     tenant = Scope(tenant_id=thread.tenant_id)
