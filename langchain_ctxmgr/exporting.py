@@ -8,8 +8,11 @@ from typing import Any, Final
 
 from langchain_core.load import dumpd
 
+from langchain_ctxmgr.marking import Marks
 from langchain_ctxmgr.memory.facts.values import Fact
 from langchain_ctxmgr.records import LogRecord, Scope, Weighed
+from langchain_ctxmgr.remembering import Remembers
+from langchain_ctxmgr.storage.message_log import MessageLog
 
 _SHOWN: Final = ("thread_id", "user_id", "role", "speaker", "branch", "revision", "importance")
 
@@ -62,3 +65,35 @@ def of_scope(records: Iterable[LogRecord], scope: Scope) -> list[dict[str, Any]]
         for record in records
         if scope.user_id is None or record.user_id == scope.user_id
     ]
+
+
+class Exports(Remembers, Marks):
+    """A manager's methods for handing out all that is kept."""
+
+    _log: MessageLog
+
+    def export(self, *, scope: Scope) -> list[dict[str, Any]]:
+        """All that is kept of a user, else of a thread, else of a tenant, for JSON.
+
+        An entry for each recorded message (revisions, branches and memories included), then
+        one for each fact, also of those that no longer hold, and one for each message that is
+        pinned, boosted or muted. Of a thread that a user shares with others, only their own
+        messages.
+        """
+        where = self._scope(scope)
+        entries: list[dict[str, Any]] = []
+        for each in self._log.threads(where):
+            thread = Scope(tenant_id=where.tenant_id, thread_id=each.thread_id)
+            entries += of_scope(self._log.history(thread), where)
+        entries += map(fact_entry, self.facts(scope=where, as_of="ever"))
+        return entries + marks_of_scope(self.weighed(scope=where), where)
+
+    async def aexport(self, *, scope: Scope) -> list[dict[str, Any]]:
+        """`export` on an event loop."""
+        where = self._scope(scope)
+        entries: list[dict[str, Any]] = []
+        for each in await self._log.athreads(where):
+            thread = Scope(tenant_id=where.tenant_id, thread_id=each.thread_id)
+            entries += of_scope([record async for record in self._log.ahistory(thread)], where)
+        entries += map(fact_entry, await self.afacts(scope=where, as_of="ever"))
+        return entries + marks_of_scope(await self.aweighed(scope=where), where)

@@ -30,7 +30,7 @@ from langchain_ctxmgr.condensing import Condenser
 from langchain_ctxmgr.episodes.service import Episodes, HasEpisodes
 from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import Listener, Recorded, emit
-from langchain_ctxmgr.exporting import fact_entry, marks_of_scope, of_scope
+from langchain_ctxmgr.exporting import Exports
 from langchain_ctxmgr.forgetting import Forgets
 from langchain_ctxmgr.forking import ForkableLock
 from langchain_ctxmgr.intake import (
@@ -40,38 +40,34 @@ from langchain_ctxmgr.intake import (
     limit_of,
     messages_of,
     now_of,
-    positive,
     scope_of,
-    text_of,
     thread_of,
     tools_of,
     whole_of,
 )
-from langchain_ctxmgr.marking import Marker, Marks
+from langchain_ctxmgr.marking import Marker
 from langchain_ctxmgr.memory.breaker import Breakers
 from langchain_ctxmgr.memory.cached import Cached
 from langchain_ctxmgr.memory.embeddings import Embedder, embeddings_from
 from langchain_ctxmgr.memory.facts.service import Facts
 from langchain_ctxmgr.memory.facts.standing import StandingFacts
 from langchain_ctxmgr.memory.indexer import Indexer, Progress
-from langchain_ctxmgr.memory.lasting import Accesses
 from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.memory.relevance import SCORE_THRESHOLD
 from langchain_ctxmgr.parts import parts_from
 from langchain_ctxmgr.preparing import INDEX_STEP, Preparer
 from langchain_ctxmgr.prompt.layout import Order
 from langchain_ctxmgr.prompt.window import Selector
-from langchain_ctxmgr.recalling import kinds_of, recalled_by_kind
+from langchain_ctxmgr.reading import Reads
+from langchain_ctxmgr.recalling import Recaller, Recalls
 from langchain_ctxmgr.recording import Recorder
 from langchain_ctxmgr.records import (
     LogRecord,
-    Memories,
-    Memory,
     PreparedContext,
     Scope,
     Stats,
 )
-from langchain_ctxmgr.remembering import Memorizer, MemoryKind, Remembers
+from langchain_ctxmgr.remembering import Memorizer
 from langchain_ctxmgr.retention import Eraser
 from langchain_ctxmgr.settings import Settings, require
 from langchain_ctxmgr.storage.cache import Cache
@@ -90,7 +86,7 @@ if TYPE_CHECKING:
     from langchain_ctxmgr.folder import Folder
 
 
-class ContextManager(Closable, Remembers, Marks, Summarizes, HasEpisodes, Forgets):
+class ContextManager(Closable, Reads, Recalls, Exports, Summarizes, HasEpisodes, Forgets):
     """Records conversations and prepares contexts from them.
 
     `open` is the usual way in: a folder with a SQLite log and a Qdrant Edge shard. Over
@@ -155,7 +151,6 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, HasEpisodes, Forget
         require(score_threshold=score_threshold, episodes=episodes)
         require(listeners=listeners, clock=clock, cache=cache, tenant_id=tenant_id)
         self._tenant_id = tenant_id
-        self._score_threshold = score_threshold
         self._listeners = tuple(listeners)
         self._now = partial(now_of, clock)
         self._budget = budget or (model and ContextBudget.for_model(model)) or None
@@ -191,7 +186,6 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, HasEpisodes, Forget
         )
         facts = Facts(log)
         self._standing = StandingFacts(log, facts, listeners=self._listeners)
-        self._accesses = Accesses()
         self._views = ViewBuilder(
             ViewParts(
                 log=log,
@@ -238,6 +232,13 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, HasEpisodes, Forget
             facts=facts,
             standing=self._standing,
             counter=self._counter,
+        )
+        self._recaller = Recaller(
+            log=log,
+            indexer=self._indexer,
+            recall=self._recall,
+            memorizer=self._memorizer,
+            score_threshold=score_threshold,
         )
         self._marker = Marker(log=log, recorder=self._recorder)
         self._episodes = Episodes(
@@ -407,70 +408,6 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, HasEpisodes, Forget
             )
         )
 
-    def message(self, name: str | int, *, scope: Scope) -> BaseMessage | None:
-        """One recorded message, verbatim in its newest revision; None if there is none.
-
-        Args:
-            name: Its id, or the number that stands ahead of it where it is recalled: its
-                place in the newest branch of the thread.
-            scope: The thread.
-
-        Raises:
-            LogError: If the log cannot be read, or could not a moment ago.
-        """
-        return run(self._preparer.message(name, self._thread(scope)))
-
-    async def amessage(self, name: str | int, *, scope: Scope) -> BaseMessage | None:
-        """`message` on an event loop."""
-        return await arun(self._preparer.message(name, self._thread(scope)))
-
-    def recorded(
-        self, messages: Sequence[BaseMessage], *, scope: Scope, newest_turn: bool = False
-    ) -> list[BaseMessage]:
-        """What of `messages`, from their beginning on, a thread's newest branch says too.
-
-        As recorded, under the ids it was recorded with, up to a message without one; those of
-        `messages` do not count.
-
-        Args:
-            messages: What may be recorded, oldest first.
-            scope: The thread.
-            newest_turn: Compare with what is recorded from the newest user message on, rather
-                than from the beginning of the branch.
-
-        Raises:
-            LogError: If the log cannot be read, or could not a moment ago.
-        """
-        return run(self._preparer.recorded(messages, self._thread(scope), newest_turn=newest_turn))
-
-    async def arecorded(
-        self, messages: Sequence[BaseMessage], *, scope: Scope, newest_turn: bool = False
-    ) -> list[BaseMessage]:
-        """`recorded` on an event loop."""
-        return await arun(
-            self._preparer.recorded(messages, self._thread(scope), newest_turn=newest_turn)
-        )
-
-    def recent(self, *, scope: Scope, max_tokens: int | None = None) -> list[BaseMessage]:
-        """The newest part of a thread, verbatim, without its system messages; for a prompt.
-
-        It opens with a user message and holds calls only with their results. Its start moves
-        in steps of half its size, so that between two steps each reading extends the last.
-
-        Args:
-            scope: The thread.
-            max_tokens: Most that it takes; by default half of what the budget gives a prompt.
-
-        Raises:
-            LogError: If the log cannot be read, or could not a moment ago.
-            ValueError: If an argument is not what it must be.
-        """
-        return run(self._preparer.recent(self._thread(scope), max_tokens))
-
-    async def arecent(self, *, scope: Scope, max_tokens: int | None = None) -> list[BaseMessage]:
-        """`recent` on an event loop."""
-        return await arun(self._preparer.recent(self._thread(scope), max_tokens))
-
     def chat_history(self, session_id: str) -> ContextChatMessageHistory:
         """The thread `session_id` as `RunnableWithMessageHistory` takes it, for one run.
 
@@ -488,155 +425,6 @@ class ContextManager(Closable, Remembers, Marks, Summarizes, HasEpisodes, Forget
     def listeners(self) -> tuple[Listener, ...]:
         """Who is told what happens; hosts tell them too."""
         return self._listeners
-
-    def recall(
-        self,
-        query: str,
-        *,
-        scope: Scope,
-        k: int = 8,
-        kinds: Sequence[MemoryKind] | None = None,
-        max_tokens: int | None = None,
-        explain: bool = False,
-        score_threshold: float | None = None,
-    ) -> list[Memory]:
-        """The recorded messages that answer a question, best first.
-
-        Across a user's threads what is recent or important comes first among what answers about
-        as well, and what was recalled before in this process (`memory.lasting`).
-
-        Args:
-            query: The question, in words.
-            scope: A tenant, narrowed to a user or a thread where these are given. In a
-                thread only its newest branch is searched.
-            k: Most messages.
-            kinds: None: recorded messages. `episodic`: what happened instead, as episodes (see
-                `make_episodes`), with the ids of their turns as `source_ids`, and memories of
-                that kind; `semantic`: the facts that share words with the question, with
-                those of the messages that say so.
-            max_tokens: Most that they may cost together when shown.
-            explain: Whether each comes with its `explanation`: its rank, and what each arm
-                and cue adds to its score, with the arm's own score and in words.
-            score_threshold: Nothing is recalled where the chance that what was said bears on
-                the question is below, 0 to 1; None: the manager's.
-
-        Raises:
-            ValueError: If an argument is not what it must be.
-        """
-        plan = self._recalled(
-            query, scope, k, kinds, max_tokens, explain=explain, score_threshold=score_threshold
-        )
-        return run(plan)
-
-    async def arecall(
-        self,
-        query: str,
-        *,
-        scope: Scope,
-        k: int = 8,
-        kinds: Sequence[MemoryKind] | None = None,
-        max_tokens: int | None = None,
-        explain: bool = False,
-        score_threshold: float | None = None,
-    ) -> list[Memory]:
-        """`recall` on an event loop."""
-        plan = self._recalled(
-            query, scope, k, kinds, max_tokens, explain=explain, score_threshold=score_threshold
-        )
-        return await arun(plan)
-
-    def _recalled(
-        self,
-        query: str,
-        scope: Scope,
-        k: int,
-        kinds: Sequence[MemoryKind] | None,
-        max_tokens: int | None,
-        *,
-        explain: bool,
-        score_threshold: float | None,
-    ) -> Plan[list[Memory]]:
-        where = self._scope(scope)
-        text = text_of("query", query)
-        limit = None if max_tokens is None else positive("max_tokens", max_tokens)
-        most, asked_at = positive("k", k), self._now()
-        asked = None if kinds is None else kinds_of(kinds)
-        least = self._score_threshold
-        if score_threshold is not None:
-            require(score_threshold=score_threshold)
-            least = score_threshold
-        yield from self._indexer.catch_up(str(where.tenant_id), limit=INDEX_STEP)
-        if asked is not None:
-            by_kind = recalled_by_kind(
-                self._recall,
-                self._memorizer,
-                where,
-                text,
-                kinds=asked,
-                asked_at=asked_at,
-                k=most,
-                max_tokens=limit,
-                explain=explain,
-                score_threshold=least,
-            )
-            return (yield from by_kind)
-        branch, is_users = None, where.thread_id is None and where.user_id is not None
-        if where.thread_id is not None:
-            branch = yield from call(self._log.branch, where)
-        marks = yield from call(self._log.weighed, where)
-        found = yield from self._recall.find(
-            where,
-            text,
-            asked_at=asked_at,
-            branch=branch,
-            max_tokens=limit,
-            k=most,
-            explain=explain,
-            score_threshold=least,
-            weights={mark.seq: mark.weight for mark in marks},
-            accesses=self._accesses if is_users else None,
-        )
-        if is_users:
-            seqs = [each.seq for each in found.considered if each.included]
-            self._accesses.recalled(str(where.tenant_id), seqs, asked_at)
-        return Memories(found.memories)
-
-    def history(self, *, scope: Scope) -> list[BaseMessage]:
-        """Every message ever recorded in a thread, verbatim, in the order recorded.
-
-        Revisions and all branches included.
-        """
-        return [record.message for record in self._log.history(self._thread(scope))]
-
-    async def ahistory(self, *, scope: Scope) -> list[BaseMessage]:
-        """`history` on an event loop."""
-        return [record.message async for record in self._log.ahistory(self._thread(scope))]
-
-    def export(self, *, scope: Scope) -> list[dict[str, Any]]:
-        """All that is kept of a user, else of a thread, else of a tenant, for JSON.
-
-        An entry for each recorded message (revisions, branches and memories included), then
-        one for each fact, also of those that no longer hold, and one for each message that is
-        pinned, boosted or muted. Of a thread that a user shares with others, only their own
-        messages.
-        """
-        where = self._scope(scope)
-        entries: list[dict[str, Any]] = []
-        for each in self._log.threads(where):
-            thread = Scope(tenant_id=where.tenant_id, thread_id=each.thread_id)
-            entries += of_scope(self._log.history(thread), where)
-        entries += map(fact_entry, self.facts(scope=where, as_of="ever"))
-        return entries + marks_of_scope(self.weighed(scope=where), where)
-
-    async def aexport(self, *, scope: Scope) -> list[dict[str, Any]]:
-        """`export` on an event loop."""
-        where = self._scope(scope)
-        entries: list[dict[str, Any]] = []
-        for each in await self._log.athreads(where):
-            thread = Scope(tenant_id=where.tenant_id, thread_id=each.thread_id)
-            entries += of_scope([record async for record in self._log.ahistory(thread)], where)
-        entries += map(fact_entry, await self.afacts(scope=where, as_of="ever"))
-        return entries + marks_of_scope(await self.aweighed(scope=where), where)
 
     def analyze(
         self,

@@ -24,7 +24,7 @@ BOAT = [
     "Sand the crack and glue the mast with epoxy resin.",
     "The mast is sanded. I prefer spruce. Which epoxy should I take for the mast of the boat?",
     "A slow epoxy, 300 grams, keeps the mast of a boat dry for years.",
-    "I decided to use the slow epoxy for the mast. I always sail the boat on Sundays.",
+    "I decided to use 300 grams of the slow epoxy for the mast. I prefer to sail on Sundays.",
     "We agreed: the mast gets slow epoxy and two days of drying.",
 ]
 BREAD = [
