@@ -74,6 +74,9 @@ def fill(manager, tenant):
     manager.weigh("h2", 4, scope=whole(tenant))
     manager.weigh("h3", 0, scope=whole(tenant))
     manager.summarize(scope=whole(tenant))
+    manager.make_episodes(scope=whole(tenant))
+    told = manager.recall(ASKED, scope=all_of(tenant), kinds=("episodic",), score_threshold=0)
+    assert secret in repr(told)
     for limit in (500, 2_000):
         manager.prepare(scope=thread(tenant), query=ASKED, max_tokens=limit)
 
@@ -87,6 +90,7 @@ CALLS: dict[str, Call] = {
     "facts": lambda f, s: f("uncle Nadia locker", scope=_tenant(s), as_of="ever"),
     "history": lambda f, s: f(scope=s),
     "learn": lambda f, s: f("My uncle is called Bert.", scope=s),
+    "make_episodes": lambda f, s: f(scope=_tenant(s)),
     "message": lambda f, s: f("h5", scope=s),
     "pin": lambda f, s: f("h6", scope=s),
     "prepare": lambda f, s: f(scope=s, query=ASKED, max_tokens=900),
@@ -129,6 +133,7 @@ def manager(request, tmp_path):
         "model": "gpt-4o-mini",
         "embeddings": Embedder(HashedWords(), "hashed-words"),
         "budget": ContextBudget(max_input_tokens=4_000),
+        "episodes": 0,
         "summarizer": ChatSummarizer(
             model=ScriptedSummarizer(), section_tokens=300, trigger_tokens=300, read_share=1.0
         ),

@@ -17,7 +17,7 @@ USERS = Scope(tenant_id="acme", thread_id="t1", user_id="u1")
 USER = Scope(tenant_id="acme", user_id="u1")
 OTHER = Scope(tenant_id="globex", thread_id="t1")
 MARCH = datetime(2025, 3, 1, tzinfo=UTC)
-CODE = "The gate code is 4711 and the caretaker is Mrs Ellwood."
+CODE = "I prefer the new gate: its code is 4711 and the caretaker is Mrs Ellwood."
 TALK = (
     "The ferry to the northern island leaves in the morning.",
     "We talked about tomatoes and how to water them in a dry summer.",
