@@ -65,12 +65,7 @@ def run(plan: Plan[T]) -> T:
     try:
         step = next(plan)
         while True:
-            try:
-                result = _blocking(step)
-            except Exception as error:  # noqa: BLE001 - handed to the plan, which decides
-                step = plan.throw(error)
-            else:
-                step = plan.send(result)
+            step = _resumed(plan, step)
     except StopIteration as stop:
         return cast("T", stop.value)
     finally:
@@ -119,12 +114,7 @@ def _moved(plan: Plan[Any], move: Callable[[], Step]) -> Step | _Done:
     try:
         step = move()
         while isinstance(step, Call) and _is_brief(step.function):
-            try:
-                result = _blocking(step)
-            except Exception as error:  # noqa: BLE001 - handed to the plan, which decides
-                step = plan.throw(error)
-            else:
-                step = plan.send(result)
+            step = _resumed(plan, step)
     except StopIteration as stop:
         return _Done(stop.value)
     else:
@@ -133,6 +123,15 @@ def _moved(plan: Plan[Any], move: Callable[[], Step]) -> Step | _Done:
 
 def _is_brief(function: Callable[..., Any]) -> bool:
     return getattr(function, "__func__", None) in _brief
+
+
+def _resumed(plan: Plan[Any], step: Step) -> Step:
+    """The plan's next step, with what `step` came to."""
+    try:
+        result = _blocking(step)
+    except Exception as error:  # noqa: BLE001 - handed to the plan, which decides
+        return plan.throw(error)
+    return plan.send(result)
 
 
 def _blocking(step: Step) -> Any:
