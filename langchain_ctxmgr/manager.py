@@ -78,8 +78,8 @@ from langchain_ctxmgr.summaries.service import Summaries
 from langchain_ctxmgr.summarizing import Summarizes
 from langchain_ctxmgr.view.beside import Beside
 from langchain_ctxmgr.view.builder import ViewBuilder
-from langchain_ctxmgr.view.frame import ViewParts
 from langchain_ctxmgr.view.quotes import Summarizer
+from langchain_ctxmgr.view.request import ViewParts
 
 if TYPE_CHECKING:
     from langchain_ctxmgr.chat_history import ContextChatMessageHistory

@@ -34,9 +34,9 @@ from langchain_ctxmgr.records import Branch, PreparedContext, Scope
 from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.view.builder import View, ViewBuilder
 from langchain_ctxmgr.view.current_turn import question_before
-from langchain_ctxmgr.view.frame import ViewRequest
 from langchain_ctxmgr.view.outcome import announce, context_of
 from langchain_ctxmgr.view.recent import recent
+from langchain_ctxmgr.view.request import ViewRequest
 
 T = TypeVar("T")
 

@@ -25,10 +25,9 @@ from langchain_ctxmgr.view.frame import (
     Frames,
     Part,
     Space,
-    ViewParts,
-    ViewRequest,
 )
 from langchain_ctxmgr.view.history import SYSTEM_LEADS, Window
+from langchain_ctxmgr.view.request import ViewParts, ViewRequest
 from langchain_ctxmgr.view.settled import BESIDE, Chosen, Quote
 from langchain_ctxmgr.view.unrecorded import NOTHING_RECALLED, held
 

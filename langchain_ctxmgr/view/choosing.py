@@ -5,7 +5,7 @@ All of it is one block inside one fence, priced as a whole against what the fram
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from langchain_core.messages import BaseMessage
 
@@ -18,10 +18,8 @@ from langchain_ctxmgr.prompt.layout import assemble, beside_recalled, fence_toke
 from langchain_ctxmgr.view.beside import NO_SECTIONS, Beside, Sections, Shares
 from langchain_ctxmgr.view.current_turn import CurrentTurn
 from langchain_ctxmgr.view.history import Window
+from langchain_ctxmgr.view.request import ViewRequest
 from langchain_ctxmgr.view.settled import NOTHING, Chosen
-
-if TYPE_CHECKING:
-    from langchain_ctxmgr.view.frame import ViewRequest
 
 FACTS_OF_RECALLED: Final = 0.25
 """Of the room for what is recalled for a question, for facts of the user, at most."""

@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from enum import Enum, auto
 from functools import partial
 from hashlib import sha256
@@ -30,18 +28,10 @@ from langchain_core.messages import BaseMessage
 
 from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.analysis import message_text
-from langchain_ctxmgr.budget.allocation import CACHED_ROOM_TOKENS, ContextBudget
-from langchain_ctxmgr.budget.tokens import TokenCounter
+from langchain_ctxmgr.budget.allocation import CACHED_ROOM_TOKENS
 from langchain_ctxmgr.errors import LogError, ReadOnlyLogError, StorageError
-from langchain_ctxmgr.events import Degraded, Listener, emit
-from langchain_ctxmgr.memory.breaker import Breaker
-from langchain_ctxmgr.memory.recall import Recall
-from langchain_ctxmgr.memory.relevance import SCORE_THRESHOLD
-from langchain_ctxmgr.prompt.window import Selector
-from langchain_ctxmgr.records import Branch, ReceiptItem, Scope
-from langchain_ctxmgr.storage.message_log import MessageLog
-from langchain_ctxmgr.summaries.store import SummaryStore
-from langchain_ctxmgr.view.beside import Beside
+from langchain_ctxmgr.events import Degraded, emit
+from langchain_ctxmgr.records import ReceiptItem, Scope
 from langchain_ctxmgr.view.choosing import Chooser
 from langchain_ctxmgr.view.current_turn import CurrentTurn, question_before
 from langchain_ctxmgr.view.history import (
@@ -51,8 +41,9 @@ from langchain_ctxmgr.view.history import (
     recent_window,
     selected_history,
 )
-from langchain_ctxmgr.view.marked import UNMARKED, Marked, marked
-from langchain_ctxmgr.view.quotes import Quotes, Summarizer
+from langchain_ctxmgr.view.marked import marked
+from langchain_ctxmgr.view.quotes import Quotes
+from langchain_ctxmgr.view.request import ViewParts, ViewRequest
 from langchain_ctxmgr.view.settled import (
     GAVE_WAY,
     KIND,
@@ -70,45 +61,6 @@ _KEPT_APART = 256
 """Turns whose view shows what other threads say, kept at hand in this process."""
 LEAST_TRAFFIC_SHARE = 0.1
 """The same where earlier turns tell how much it comes to: they never took less."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ViewParts:
-    """What views are made from, and with."""
-
-    log: MessageLog
-    recall: Recall
-    summarizer: Summarizer
-    counter: TokenCounter
-    summaries: SummaryStore | None = None
-    """Summaries made beside the turns; None: the summarizer's alone."""
-    selector: Selector | None = None
-    """What is kept of a history that does not fit; None: the newest window."""
-    score_threshold: float = SCORE_THRESHOLD
-    """Nothing is recalled where the chance that it bears on the question is below."""
-    beside: Beside | None = None
-    """Finds pins and facts for the question; None: neither."""
-    log_breaker: Breaker
-    """Told where a choice could not be written: what follows in the turn is spared the wait."""
-    listeners: tuple[Listener, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ViewRequest:
-    """What a view is asked for."""
-
-    scope: Scope
-    branch: Branch
-    query: BaseMessage | None
-    system: BaseMessage | None
-    tools: Sequence[object]
-    max_tokens: int
-    """As counted here: less than was asked for where a model is known to count more."""
-    asked_tokens: int
-    budget: ContextBudget
-    asked_at: datetime
-    marks: Marked = UNMARKED
-    """As read when the frame is settled."""
 
 
 class Part(Enum):

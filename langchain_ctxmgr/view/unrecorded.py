@@ -20,7 +20,7 @@ from langchain_ctxmgr.memory.recall import Recall, Recalled
 from langchain_ctxmgr.prompt.validity import role_of
 from langchain_ctxmgr.records import Branch, LogRecord, Span, Turn
 from langchain_ctxmgr.storage.message_log import MessageLog
-from langchain_ctxmgr.view.frame import ViewRequest
+from langchain_ctxmgr.view.request import ViewRequest
 
 _READ = 2
 """Of the history as much is read as would fill the budget so many times."""
