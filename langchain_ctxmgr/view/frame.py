@@ -111,7 +111,11 @@ class Space(NamedTuple):
     @property
     def room(self) -> int:
         """Of a frame, as far as the question goes."""
-        return min(self.max_tokens - self.asked, self.focused)
+        return self.room_beside(0)
+
+    def room_beside(self, traffic: int) -> int:
+        """The same, with so much left free for tool traffic."""
+        return min(self.max_tokens - self.asked - traffic, self.focused)
 
     @property
     def left(self) -> int:
@@ -161,7 +165,7 @@ class Frames:
     def settle(self, request: ViewRequest, turn: CurrentTurn, space: Space) -> Plan[Frame]:
         """A frame as for the question alone, kept for the rest of the turn."""
         request = yield from self._marked(request)
-        room = space.room - (_for_traffic(space) if request.tools else 0)
+        room = space.room_beside(_for_traffic(space) if request.tools else 0)
         if request.budget.keep_full_history and self._parts.selector is None:
             frame = yield from self._whole_again(request, turn, space)
             if frame is not None:
@@ -253,7 +257,7 @@ class Frames:
         """
         request = yield from self._marked(request)
         limit = space.max_tokens
-        room = max(0, min(space.left, space.room - _for_traffic(space)))
+        room = max(0, min(space.left, space.room_beside(_for_traffic(space))))
         goes_on = (yield from self._previous(request, turn)) is not None
         frame = yield from self._windowed(request, turn, limit, limit - room, room, goes_on=goes_on)
         return (yield from self._keep(frame, request, turn))
@@ -358,10 +362,11 @@ class Frames:
         if window is None:
             return None
         shares = request.budget.allocate(space.max_tokens, space.fixed, is_live=True, goes_on=True)
-        room = space.room
+        traffic = 0
         if request.tools:
             least = int(space.max_tokens * LEAST_TRAFFIC_SHARE)
-            room -= min(_for_traffic(space), max(least, traffic_tokens(window)))
+            traffic = min(_for_traffic(space), max(least, traffic_tokens(window)))
+        room = space.room_beside(traffic)
         shown = window.tokens + settled.quote.summary.tokens
         said = window.tokens - window.recalled_tokens
         limit, is_over = shares.recalled, False

@@ -38,6 +38,16 @@ class TestFocus:
                 == context.full_tokens - context.sections[ItemKind.CURRENT]
             )
 
+    def test_what_is_left_free_for_tool_traffic_is_not_taken_from_it(self):
+        tool = {"type": "function", "function": {"name": "look", "parameters": {}}}
+        for messages in (30, 200):
+            with opened() as manager:
+                manager.record(talk(messages), scope=SCOPE, at=START)
+                query = HumanMessage("Which parcel does locker 5 hold?", id="q")
+                plain = manager.prepare(scope=SCOPE, query=query)
+                with_tools = manager.prepare(scope=SCOPE, query=query, tools=[tool])
+                assert with_tools.messages == plain.messages
+
     @pytest.mark.parametrize("locker", [0, 50, 100, 195])
     def test_a_longer_one_leaves_what_matters_for_the_question(self, locker):
         with opened() as manager:
