@@ -54,8 +54,9 @@ _PREFERS = _set(
 _ORDER = re.compile(
     r"\W*(?:(?:please|and|also) )?"
     r"(?:always|never|remember|whenever|don't|do not|from now on|keep in mind)\b"
+    r"|.*[,;-] (?:please )?(?:remember|don't forget|keep in mind) (?:that|this|it)\W*$"
 )
-"""How a sentence begins that tells what to keep to."""
+"""How a sentence begins, or ends, that tells what to keep to."""
 _NEVER = re.compile(r"\b(?:never|no longer)\b")
 _ENDS_IN_ED = re.compile(r"[A-Za-z]{3}ed\b")
 _BODY = _set(

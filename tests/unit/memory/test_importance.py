@@ -25,6 +25,7 @@ class TestImportance:
             ("Remember to always answer in French.", "An answer in French was given."),
             ("We decided to go with the blue one.", "The blue one is next to it."),
             ("Always name the port.", "It is the port that they always name."),
+            ("My dog is called Rex, remember that.", "My dog is called Rex, people say."),
             ("I have never sailed there.", "I have sailed there."),
             ("I'd rather take the ferry.", "I take the ferry."),
         ],
