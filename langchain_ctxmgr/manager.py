@@ -195,7 +195,7 @@ class ContextManager(Closable, Reads, Recalls, Exports, Summarizes, HasEpisodes,
                 counter=self._counter,
                 selector=selection,
                 score_threshold=score_threshold,
-                beside=Beside(log, self._standing, self._counter),
+                beside=Beside(log, self._standing, self._counter, listeners=self._listeners),
                 log_breaker=breakers.log,
                 listeners=self._listeners,
             )

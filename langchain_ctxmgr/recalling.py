@@ -17,10 +17,11 @@ from langchain_ctxmgr.memory.indexer import Indexer
 from langchain_ctxmgr.memory.lasting import Accesses
 from langchain_ctxmgr.memory.recall import Recall
 from langchain_ctxmgr.preparing import INDEX_STEP
-from langchain_ctxmgr.records import Memories, Memory, Scope
+from langchain_ctxmgr.records import Memories, Memory, Scope, Weighed
 from langchain_ctxmgr.remembering import Memorizer, MemoryKind
 from langchain_ctxmgr.settings import require
 from langchain_ctxmgr.storage.message_log import MessageLog
+from langchain_ctxmgr.view.marked import marked
 
 _FACT: Final = "memory"
 
@@ -74,8 +75,9 @@ class Recaller:
 
     def of_kinds(self, asked: Asked, kinds: frozenset[str]) -> Plan[list[Memory]]:
         """The best memories of these kinds; of two kinds, the best of each in turn."""
-        happened = (yield from self._happened(asked)) if "episodic" in kinds else ()
-        known = (yield from self._known(asked)) if "semantic" in kinds else ()
+        marks = yield from self._marks(asked.scope)
+        happened = (yield from self._happened(asked, marks)) if "episodic" in kinds else ()
+        known = (yield from self._known(asked, marks)) if "semantic" in kinds else ()
         both = (each for pair in zip_longest(happened, known) for each in pair if each is not None)
         chosen, room = Memories(), asked.max_tokens
         for memory in both:
@@ -84,7 +86,13 @@ class Recaller:
                 room = None if room is None else room - memory.tokens
         return chosen
 
-    def _happened(self, asked: Asked) -> Plan[Sequence[Memory]]:
+    def _marks(self, scope: Scope) -> Plan[Sequence[Weighed]]:
+        """What is marked of what `scope` recalls by kind: of a thread, also what is beside it."""
+        if scope.thread_id is None:
+            return (yield from call(self.log.weighed, scope))
+        return (yield from marked(self.log, scope)).marks
+
+    def _happened(self, asked: Asked, marks: Sequence[Weighed]) -> Plan[Sequence[Memory]]:
         found = yield from self.recall.find(
             asked.scope,
             asked.query,
@@ -93,17 +101,20 @@ class Recaller:
             max_tokens=asked.max_tokens,
             explain=asked.explain,
             score_threshold=asked.score_threshold,
+            weights={mark.seq: mark.weight for mark in marks},
             accesses=Accesses(),
             happenings=True,
         )
         return found.memories
 
-    def _known(self, asked: Asked) -> Plan[Sequence[Memory]]:
+    def _known(self, asked: Asked, marks: Sequence[Weighed]) -> Plan[Sequence[Memory]]:
         facts = yield from self.memorizer.known(
             asked.scope, query=asked.query, as_of=asked.asked_at, k=asked.k
         )
+        muted = {mark.message_id for mark in marks if mark.weight == 0}
+        heard = [fact for fact in facts if fact.sources[-1].message_id not in muted]
         counter = self.memorizer.counter
-        return [_memory(fact, rank, counter) for rank, fact in enumerate(facts, 1)]
+        return [_memory(fact, rank, counter) for rank, fact in enumerate(heard, 1)]
 
 
 class Recalls(ABC):
@@ -212,8 +223,8 @@ def kinds_of(kinds: object) -> frozenset[str]:
     """
     known = get_args(MemoryKind)
     is_some = isinstance(kinds, Collection) and not isinstance(kinds, str)
-    given = frozenset(cast("Collection[object]", kinds)) if is_some else frozenset[object]()
-    if not given or not given.issubset(known):
+    given = list(cast("Collection[object]", kinds)) if is_some else []
+    if not given or not all(kind in known for kind in given):
         raise ValueError(f"kinds must name some of {known}, got {shown(cast('object', kinds))}")
     return frozenset(map(str, given))
 

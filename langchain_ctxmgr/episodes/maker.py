@@ -116,19 +116,23 @@ class EpisodeMaker:
             return 0
         slot = yield from self._done_until(line)
         is_anew = not slot
+        marks = yield from call(self.log.weighed, scope)
+        muted = {mark.seq for mark in marks if mark.weight == 0}
         made: list[Scope] = []
         new = 0
         while (chunk := (yield from self._chunk(line, slot))).next_slot is not None:
             for stretch in chunk.done:
                 turns = chunk.records[stretch.start : stretch.stop]
-                where = yield from self._recorded(scope, turns)
+                heard = [record for record in turns if record.seq not in muted]
+                where = (yield from self._recorded(scope, heard)) if heard else None
                 if where is not None:
                     made.append(where.scope)
                     new += where.is_new
             slot = chunk.next_slot
         stale: list[str] = []
         again = yield from call(self.log.branch, scope)
-        if again.head is None or again.withdrawn != line.withdrawn:
+        head = yield from call(self.log.fetch, scope, [line.head.seq])
+        if again.head is None or again.withdrawn != line.withdrawn or not head:
             # Something was erased meanwhile: what was made may hold it.
             stale = [str(each.thread_id) for each in made]
         elif is_anew:

@@ -12,11 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from langchain_ctxmgr._plans import Plan, call
 from langchain_ctxmgr.analysis import Cue, message_text, sentences
 from langchain_ctxmgr.budget.tokens import TokenCounter, middle_cut
+from langchain_ctxmgr.errors import LogError
+from langchain_ctxmgr.events import Degraded, Listener, emit
 from langchain_ctxmgr.memory.facts.standing import Bearing, StandingFacts
 from langchain_ctxmgr.memory.facts.values import Authority
 from langchain_ctxmgr.memory.packing import Considered
@@ -27,6 +29,8 @@ from langchain_ctxmgr.storage.message_log import MessageLog
 from langchain_ctxmgr.view.current_turn import CurrentTurn
 from langchain_ctxmgr.view.history import Window
 from langchain_ctxmgr.view.marked import Marked
+
+T = TypeVar("T")
 
 MOST_PINS: Final = 64
 """So many are read for a view, those made last."""
@@ -140,12 +144,21 @@ class Beside:
         log: Where what is pinned was said.
         facts: What is known of users.
         counter: What sizes are counted with.
+        listeners: Told where a part cannot be read.
     """
 
-    def __init__(self, log: MessageLog, facts: StandingFacts, counter: TokenCounter) -> None:
+    def __init__(
+        self,
+        log: MessageLog,
+        facts: StandingFacts,
+        counter: TokenCounter,
+        *,
+        listeners: tuple[Listener, ...] = (),
+    ) -> None:
         self._log = log
         self._facts = facts
         self._counter = counter
+        self._listeners = listeners
 
     def sections(
         self,
@@ -162,17 +175,22 @@ class Beside:
         """The sections for `question`, each within its share; facts where a user is named."""
         seen = window.seqs
         ahead = [pin for pin in marks.pins if pin.seq not in seen and _is_ahead(pin, branch, turn)]
-        pins, shown = yield from self._pins(scope, branch, ahead, shares.pinned)
+        pins = _Filling(_PINNED, ItemKind.PINNED, shares.pinned, self._counter)
+        shown = yield from self._spared("pins", self._pins(scope, branch, ahead, pins), [])
         seen = seen.union(record.seq for record in shown)
         left = shares.all - pins.tokens
         room = min(shares.standing, shares.pinned - pins.tokens, left)
-        standing, heard = yield from self._standing(branch, window, room, marks.muted | seen)
+        standing = _Filling(_STANDING, ItemKind.STANDING, room, self._counter)
+        asked = self._standing(scope, branch, window, standing, marks.muted | seen)
+        heard = yield from self._spared("standing requests", asked, [])
         room = min(shares.facts, left - standing.tokens)
         facts = _Filling(_FACTS, ItemKind.FACTS, room, self._counter)
         if scope.user_id is not None and question.strip() and room > 0:
-            bearing = yield from self._facts.bearing_on(
+            known = self._facts.bearing_on(
                 question, scope, at=at, beside_thread=branch.thread_id, k=MOST_FACTS
             )
+            bearing = yield from self._spared("facts", known, [])
+            bearing = [each for each in bearing if each.seq not in marks.muted]
             _take_facts(facts, bearing, window, {record.message_id for record in shown})
         parts = (facts, standing, pins)
         if not any(part.considered for part in parts):
@@ -190,17 +208,36 @@ class Beside:
             abroad=tuple(each.seq for each in abroad if each.included and each.seq not in own),
         )
 
-    def _standing(
-        self, branch: Branch, window: Window, max_tokens: int, left_out: frozenset[int]
-    ) -> Plan[tuple[_Filling, list[LogRecord]]]:
-        """What the user asked for from then on, before the window; and what is shown whole of it.
+    def _spared(self, part: str, plan: Plan[T], without: T) -> Plan[T]:
+        """What `plan` comes to. The boundary for what is beside the question: a view without it.
 
-        Looked for among the most important messages, the newest first.
+        A log that cannot be read at all is told of by what reads the history.
         """
-        filling = _Filling(_STANDING, ItemKind.STANDING, max_tokens, self._counter)
+        try:
+            return (yield from plan)
+        except LogError:
+            raise
+        except Exception as error:  # noqa: BLE001 - damaged rows fail in many ways
+            event = Degraded(part=part, reason=str(error), fallback="a view without them")
+            emit(self._listeners, event)
+            return without
+
+    def _standing(
+        self,
+        scope: Scope,
+        branch: Branch,
+        window: Window,
+        filling: _Filling,
+        left_out: frozenset[int],
+    ) -> Plan[list[LogRecord]]:
+        """Fill in what the user asked for from then on, before the window; what is shown whole.
+
+        Looked for among the most important messages, the newest first. What other users of the
+        thread asked for is theirs.
+        """
         whole: list[LogRecord] = []
         if filling.left < _LEAST_STANDING_TOKENS:
-            return filling, whole
+            return whole
         best = yield from call(
             self._log.top, branch, before_slot=window.start_slot, limit=STANDING_SOURCES
         )
@@ -210,8 +247,10 @@ class Beside:
             if turn.role == "human" and turn.cues & Cue.INSTRUCTION and turn.seq not in left_out
         ]
         seqs = [seq for _, seq in sorted(told, reverse=True)[:MOST_STANDING]]
-        scope = Scope(tenant_id=branch.tenant_id, thread_id=branch.thread_id)
-        records = yield from call(self._log.fetch, scope, seqs)
+        thread = Scope(tenant_id=branch.tenant_id, thread_id=branch.thread_id)
+        records = yield from call(self._log.fetch, thread, seqs)
+        if scope.user_id is not None:
+            records = [each for each in records if each.user_id in {None, scope.user_id}]
         for record in sorted(records, key=lambda record: -record.slot):
             text = message_text(record.message)
             asked = standing_requests(text)
@@ -222,25 +261,28 @@ class Beside:
             item = _line_item(record, "asked for from then on", is_excerpt=not is_whole)
             if filling.offer(item, line, (record.at, record.slot)) and is_whole:
                 whole.append(record)
-        return filling, whole
+        return whole
 
     def forget(self) -> None:
         """Drop what is at hand: what it was read from may be erased."""
         self._facts.forget()
 
     def _pins(
-        self, scope: Scope, branch: Branch, pins: Sequence[Weighed], max_tokens: int
-    ) -> Plan[tuple[_Filling, list[LogRecord]]]:
-        """What of `pins` has a place, the first in line first; and which are shown whole."""
-        filling = _Filling(_PINNED, ItemKind.PINNED, max_tokens, self._counter)
+        self, scope: Scope, branch: Branch, pins: Sequence[Weighed], filling: _Filling
+    ) -> Plan[list[LogRecord]]:
+        """Fill in what of `pins` has a place, the first in line first; which are shown whole.
+
+        Those too long to stand whole in any case come last, cut to what is left.
+        """
         if not pins:
-            return filling, []
+            return []
         tenant = Scope(tenant_id=scope.tenant_id)
         seqs = [pin.seq for pin in pins[:MOST_PINS]]
         records = yield from call(self._log.fetch, tenant, seqs)
         by_seq = {record.seq: record for record in records}
         ordered = [by_seq[seq] for seq in seqs if seq in by_seq]
-        return filling, [each for each in ordered if self._take_pin(filling, each, branch)]
+        ordered.sort(key=lambda record: record.tokens > filling.max_tokens)
+        return [each for each in ordered if self._take_pin(filling, each, branch)]
 
     def _take_pin(self, filling: _Filling, record: LogRecord, branch: Branch) -> bool:
         """Whether a pin is shown whole; where it is too long it is shown cut."""

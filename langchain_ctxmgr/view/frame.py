@@ -57,7 +57,7 @@ from langchain_ctxmgr.view.stretch import stretch_of, stretch_window, traffic_to
 
 TOOL_TRAFFIC_SHARE = 0.25
 """Of the budget, left free when tools are given: their results come next."""
-_KEPT_APART = 256
+_KEPT_APART = 2_048
 """Turns whose view shows what other threads say, kept at hand in this process."""
 LEAST_TRAFFIC_SHARE = 0.1
 """The same where earlier turns tell how much it comes to: they never took less."""
@@ -158,6 +158,7 @@ class Frames:
             tenant, shown = Scope(tenant_id=request.scope.tenant_id), {*apart.abroad}
             standing = yield from call(self._log.turns, tenant, sorted(shown))
             if len(standing) == len(shown):
+                self._apart.move_to_end((request.scope, key))
                 return apart
         stored = yield from call(self._log.get_derived, request.scope, KIND, key)
         return None if stored is None else Settled.from_bytes(stored)
@@ -317,6 +318,8 @@ class Frames:
         spare = room - window.tokens
         if is_asked:
             spare = min(shares.summary, spare)
+        elif request.marks.pins:
+            spare = max(0, spare - shares.working)
         quote = yield from self._quotes.quote(
             request.branch,
             window,

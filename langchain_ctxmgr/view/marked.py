@@ -24,7 +24,7 @@ class Marked(NamedTuple):
     marks: tuple[Weighed, ...] = ()
     """Last marked last."""
     weights: Mapping[int, float] = MappingProxyType({})
-    """Of what is boosted, held back or muted, by `seq`."""
+    """Of what is boosted, held back or muted, by `seq`; the user's in other threads too."""
 
     @property
     def pins(self) -> list[Weighed]:
@@ -83,12 +83,12 @@ def marked(log: MessageLog, scope: Scope) -> Plan[Marked]:
     """The marks on the thread of `scope`, on memories beside it, and on its user's memories."""
     thread = replace(scope, user_id=None)
     found = yield from call(log.weighed, thread, beside=_beside(thread))
+    own: list[Weighed] = []
     if scope.user_id is not None:
-        user = replace(scope, thread_id=None)
-        own = yield from call(log.weighed, user)
+        own = yield from call(log.weighed, replace(scope, thread_id=None))
         found = [mark for mark in own if memory_id_of(mark.thread_id) is not None] + found
     marks = tuple({mark.seq: mark for mark in sorted(found, key=lambda m: (m.at, m.seq))}.values())
-    weights = {mark.seq: mark.weight for mark in marks if mark.weight != 1}
+    weights = {mark.seq: mark.weight for mark in (*own, *marks) if mark.weight != 1}
     return Marked(marks, weights)
 
 

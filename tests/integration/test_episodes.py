@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -192,6 +193,39 @@ class TestForgetting:
         manager.forget(scope=thread("a", None), since=START + timedelta(minutes=9))
         assert {each.source_ids[0] for each in episodes(manager, "boat mast rye")} == {"a-0"}
 
+    def test_what_was_forgotten_while_it_was_made_does_not_come_back(
+        self, manager: ContextManager, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tell(manager, thread("a"), BOAT)
+        append = manager._log.append
+
+        def forgets_meanwhile(*args: Any, **given: Any) -> Any:
+            monkeypatch.undo()
+            manager.forget(scope=thread("a", None))
+            tell(manager, thread("a"), BREAD, START + timedelta(days=1))
+            return append(*args, **given)
+
+        monkeypatch.setattr(manager._log, "append", forgets_meanwhile)
+        manager.make_episodes(scope=thread("a", None))
+        assert "mast" not in str(episodes(manager, "boat mast"))
+        assert "mast" not in str(manager.export(scope=Scope(tenant_id="acme")))
+
+
+class TestMuting:
+    def test_a_muted_episode_is_not_recalled(self, manager: ContextManager) -> None:
+        tell(manager, thread("a"), BOAT + BREAD)
+        manager.make_episodes(scope=MIA)
+        (found, *_) = episodes(manager, "the mast of the boat")
+        manager.weigh(found.id, 0, scope=thread("a"))
+        assert found.id not in {each.id for each in episodes(manager, "the mast of the boat")}
+
+    def test_muted_turns_are_in_no_episode(self, manager: ContextManager) -> None:
+        tell(manager, thread("a"), BOAT + BREAD)
+        for place in range(6):
+            manager.weigh(f"a-{place}", 0, scope=thread("a"))
+        assert manager.make_episodes(scope=MIA) == 1
+        assert "mast" not in str(episodes(manager, "the mast of the boat"))
+
 
 class TestOverServers:
     def test_they_are_made_found_and_forgotten(self, over_servers: ContextManager) -> None:
@@ -223,7 +257,7 @@ class TestKinds:
         kept = [each for each in manager.export(scope=MIA) if "/memories/" in str(each)]
         assert len(kept) == 1
 
-    @pytest.mark.parametrize("kinds", [(), "episodic", ("stuff",), 3])
+    @pytest.mark.parametrize("kinds", [(), "episodic", ("stuff",), 3, [["episodic"]]])
     def test_kinds_that_are_none_are_refused(self, manager: ContextManager, kinds: object) -> None:
         with pytest.raises(ValueError, match="kinds must name"):
             manager.recall("boat", scope=MIA, kinds=kinds)  # pyright: ignore[reportArgumentType]

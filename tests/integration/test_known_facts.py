@@ -9,6 +9,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from langchain_ctxmgr import ContextBudget, ContextManager, Scope
+from langchain_ctxmgr.errors import StorageError
 from langchain_ctxmgr.events import Degraded
 from langchain_ctxmgr.memory.facts import reading
 from langchain_ctxmgr.records import ItemKind
@@ -244,3 +245,33 @@ async def test_on_an_event_loop(manager):
     query = HumanMessage("Where does my uncle live?", id="q")
     context = await manager.aprepare(scope=thread("new"), query=query, max_tokens=900)
     assert "Quillonius" in shown(context)
+
+
+def test_a_muted_message_tells_nothing_in_other_threads(manager):
+    say(manager, "My sister Nadia works at Contoso.", scope=thread("t1"), id="m7")
+    question = "Where does Nadia work these days?"
+    assert "Contoso" in shown(asked(manager, question, scope=thread("new")))
+    user = Scope(tenant_id="acme", user_id="u1")
+    assert manager.recall("Nadia", scope=user, kinds=("semantic",))
+    manager.weigh("m7", 0, scope=thread("t1"))
+    assert "Contoso" not in shown(asked(manager, question, scope=thread("new")))
+    assert manager.recall("Nadia", scope=user, kinds=("semantic",)) == []
+
+
+@pytest.mark.parametrize(
+    "error", [StorageError("damaged"), UnicodeDecodeError("utf-8", b"", 0, 1, "")]
+)
+def test_facts_that_cannot_be_read_are_told_of_and_left_out(error, monkeypatch):
+    events = []
+    with ContextManager.open(None, model="gpt-4o-mini", listeners=[events.append]) as manager:
+        say(manager, "My sister Nadia works at Contoso.", scope=thread("t1"), id="m7")
+        say(manager, "Hello.", scope=thread("new"))
+
+        def broken(*_, **__):
+            raise error
+
+        monkeypatch.setattr(manager._log, "stated_count", broken)
+        context = asked(manager, "Where does Nadia work?", scope=thread("new"))
+        assert "Hello." in shown(context)
+        assert "Contoso" not in shown(context)
+        assert [each.part for each in events if isinstance(each, Degraded)] == ["facts"]

@@ -261,3 +261,25 @@ async def test_on_an_event_loop_and_exported(manager):
     assert json.loads(json.dumps(entries)) == entries
     exported = await manager.aexport(scope=USER)
     assert [entry for entry in exported if entry["kind"] == "mark"] == entries
+
+
+class TestRoom:
+    @pytest.mark.parametrize("limit", [400, 1_000, 4_000])
+    def test_a_pin_stands_without_a_question_too(self, manager, limit):
+        talk(manager)
+        manager.pin("code", scope=THREAD)
+        context = manager.prepare(scope=THREAD, query="", max_tokens=limit)
+        assert "4711" in shown(context)
+        assert context.tokens <= limit
+
+    def test_one_pin_that_is_too_long_leaves_room_for_the_others(self, manager):
+        talk(manager)
+        manager.record([HumanMessage("A very long tale. " * 2_000, id="tale")], scope=THREAD)
+        talk_on = [HumanMessage(f"The tide of day {n} was high.", id=f"t{n}") for n in range(60)]
+        manager.record(talk_on, scope=THREAD)
+        manager.pin("code", scope=THREAD)
+        manager.pin("tale", scope=THREAD)
+        context = asked(manager)
+        assert "4711" in shown(context)
+        pins = {item.id: item.included for item in context.receipt if item.kind is ItemKind.PINNED}
+        assert pins["code"]

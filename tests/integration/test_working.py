@@ -87,3 +87,21 @@ def test_notes_by_a_model_tell_it_already(tmp_path):
         assert standing(asked(manager))
         manager.summarize(scope=THREAD)
         assert standing(asked(manager)) == []
+
+
+def test_what_another_user_of_the_thread_asked_for_is_theirs(manager):
+    talk(manager)
+    bob = Scope(tenant_id="acme", thread_id="t1", user_id="bob")
+    wish = HumanMessage("From now on always answer in rhyme.", id="rhyme")
+    manager.record([wish], scope=bob, at=MARCH + timedelta(days=1))
+    talk_on = [HumanMessage(f"A tide of {n} feet.", id=f"x{n}") for n in range(120)]
+    manager.record(talk_on, scope=THREAD, at=MARCH + timedelta(days=2))
+
+    def wishes(user):
+        scope = Scope(tenant_id="acme", thread_id="t1", user_id=user)
+        query = HumanMessage("Which boat came in last?", id=f"q{next(IDS)}")
+        context = manager.prepare(scope=scope, query=query, max_tokens=2_500)
+        return {item.id for item in standing(context) if item.included}
+
+    assert wishes("ana") == {"wish"}
+    assert wishes("bob") == {"wish", "rhyme"}
