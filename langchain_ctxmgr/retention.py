@@ -201,7 +201,7 @@ class Eraser:
         folder: Folder | None,
     ) -> Plan[ErasureReceipt]:
         """The receipt, once everything has followed what the log erased."""
-        self.views.forget()
+        self.views.forget(tenant_of(scope))
         vectors, left = 0, list[StorageError]()
         try:
             vectors = yield from self._from_vectors(tenant_of(scope), gone.parts, folder)

@@ -263,9 +263,9 @@ class Beside:
                 whole.append(record)
         return whole
 
-    def forget(self) -> None:
-        """Drop what is at hand: what it was read from may be erased."""
-        self._facts.forget()
+    def forget(self, tenant_id: str) -> None:
+        """Drop what is at hand of a tenant: what it was read from may be erased."""
+        self._facts.forget(tenant_id)
 
     def _pins(
         self, scope: Scope, branch: Branch, pins: Sequence[Weighed], filling: _Filling

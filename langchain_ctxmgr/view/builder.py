@@ -123,9 +123,9 @@ class ViewBuilder:
         parts = replace(self._parts, log=log, recall=NOTHING_RECALLED, summaries=None, beside=None)
         return (yield from ViewBuilder(parts).build(asked))
 
-    def forget(self) -> None:
-        """Drop the summaries made so far: what they were drawn from may be erased."""
-        self._frames.forget()
+    def forget(self, tenant_id: str) -> None:
+        """Drop what is at hand for a tenant's views: what it was drawn from may be erased."""
+        self._frames.forget(tenant_id)
 
     def _lead(self, request: ViewRequest) -> Plan[_Lead]:
         """The system text: the host's, or where it gives none the newest recorded one."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import replace
 from enum import Enum, auto
 from functools import partial
@@ -158,7 +159,8 @@ class Frames:
             tenant, shown = Scope(tenant_id=request.scope.tenant_id), {*apart.abroad}
             standing = yield from call(self._log.turns, tenant, sorted(shown))
             if len(standing) == len(shown):
-                self._apart.move_to_end((request.scope, key))
+                with suppress(KeyError):  # forgotten meanwhile, or the eldest
+                    self._apart.move_to_end((request.scope, key))
                 return apart
         stored = yield from call(self._log.get_derived, request.scope, KIND, key)
         return None if stored is None else Settled.from_bytes(stored)
@@ -206,12 +208,13 @@ class Frames:
             window = yield from self._window(settled, request, turn)
         return Frame(settled, window, settled.quote, settled.chosen)
 
-    def forget(self) -> None:
-        """Drop the summaries made so far: what they were drawn from may be erased."""
+    def forget(self, tenant_id: str) -> None:
+        """Drop what is at hand for a tenant's views: what it was drawn from may be erased."""
         self._quotes.forget()
-        self._apart.clear()
+        for scope, key in [each for each in list(self._apart) if each[0].tenant_id == tenant_id]:
+            self._apart.pop((scope, key), None)
         if self._parts.beside is not None:
-            self._parts.beside.forget()
+            self._parts.beside.forget(tenant_id)
 
     def _marked(self, request: ViewRequest) -> Plan[ViewRequest]:
         """The request with what users marked, as the log has it now."""

@@ -212,6 +212,24 @@ class TestForgetting:
                 for file in tmp_path.rglob("*"):
                     assert not file.is_file() or gone.encode() not in file.read_bytes(), file
 
+    def test_what_another_tenant_forgets_leaves_facts_at_hand(self, manager, monkeypatch):
+        scopes = {tenant: thread("new", tenant=tenant) for tenant in ("acme", "globex")}
+        for tenant, scope in scopes.items():
+            say(manager, "My sister Nadia works at Contoso.", scope=thread("t1", tenant=tenant))
+            assert "Contoso" in shown(asked(manager, "Where does Nadia work?", scope=scope))
+        manager.forget(scope=Scope(tenant_id="globex"))
+        read, stated = [], manager._log.stated
+
+        def counted(scope, *, after_seq=0):
+            read.append(after_seq)
+            return stated(scope, after_seq=after_seq)
+
+        monkeypatch.setattr(manager._log, "stated", counted)
+        assert "Contoso" in shown(asked(manager, "Where does Nadia work?", scope=scopes["acme"]))
+        assert read
+        assert min(read) > 0
+        assert "Contoso" not in shown(asked(manager, "And Nadia?", scope=scopes["globex"]))
+
     def test_another_process_shows_no_more_of_it_in_the_same_turn(self, manager):
         two = ContextManager(log=manager._log, model="gpt-4o-mini")
         memory = manager.remember("My uncle Quillonius lives in Porto.", scope=USER)

@@ -116,11 +116,12 @@ class StandingFacts:
         chosen = ((found[place][0], score) for score, place in near[:k])
         return [Bearing(known.fact(), score, known.seq) for known, score in chosen]
 
-    def forget(self) -> None:
-        """Drop what is at hand: what it was read from may be erased."""
+    def forget(self, tenant_id: str) -> None:
+        """Drop what is at hand of a tenant: what it was read from may be erased."""
         with self._guard:
             self._erasures += 1
-            self._held.clear()
+            for key in [key for key in self._held if key[0] == tenant_id]:
+                del self._held[key]
 
     def _at_hand(self, user: Scope) -> Plan[Sequence[Known]]:
         """All that is known of a user, as the log has it now."""
