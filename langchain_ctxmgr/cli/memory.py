@@ -45,9 +45,8 @@ def facts(
 ) -> None:
     """Show what is known from what people said, with when it held and the message that says so."""
     from langchain_ctxmgr.exporting import fact_entry
-    from langchain_ctxmgr.records import Scope
 
-    scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
+    scope = _scope(tenant, user, thread)
     when = "ever" if ever else None if as_of is None else as_of.astimezone()
     with opened(existing(data)) as manager:
         found = manager.facts(query, scope=scope, as_of=when)
@@ -80,9 +79,8 @@ def learn(
 ) -> None:
     """State a fact, of a user or else of a thread."""
     from langchain_ctxmgr.exporting import fact_entry
-    from langchain_ctxmgr.records import Scope
 
-    scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
+    scope = _scope(tenant, user, thread)
     with opened(data) as manager:
         found = manager.learn(text, scope=scope)
     if as_json:
@@ -103,9 +101,7 @@ def remember(
     as_json: Json = False,
 ) -> None:
     """Save a memory, of a user or else of a thread; prints its id."""
-    from langchain_ctxmgr.records import Scope
-
-    scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
+    scope = _scope(tenant, user, thread)
     with opened(data) as manager:
         memory_id = manager.remember(text, scope=scope)
     if as_json:
@@ -213,9 +209,7 @@ def export(
     *, tenant: Tenant, user: AnyUser = None, thread: AnyThread = None, data: Data = DATA
 ) -> None:
     """Print all that is kept of a user, else of a thread, else of a tenant, as JSON Lines."""
-    from langchain_ctxmgr.records import Scope
-
-    scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
+    scope = _scope(tenant, user, thread)
     with opened(existing(data)) as manager:
         for entry in manager.export(scope=scope):
             typer.echo(json.dumps(entry, ensure_ascii=False, default=str))
@@ -279,11 +273,9 @@ def forget(
 
     Prints the receipt.
     """
-    from langchain_ctxmgr.records import Scope
-
     if everything == bool(user or thread):
         raise ValueError("name one of --thread, --user and --everything")
-    scope = Scope(tenant_id=tenant, user_id=user, thread_id=thread)
+    scope = _scope(tenant, user, thread)
     with opened(existing(data)) as manager:
         receipt = manager.forget(
             scope=scope,

@@ -9,7 +9,7 @@ as it was said.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
@@ -108,17 +108,7 @@ class _Filling:
 
     def _account(self, item: Considered, *, tokens: int, reason: str, included: bool) -> None:
         self.considered.append(
-            Considered(
-                id=item.id,
-                score=item.score,
-                tokens=tokens,
-                arms=item.arms,
-                included=included,
-                reason=reason,
-                seq=item.seq,
-                is_excerpt=item.is_excerpt,
-                kind=self.kind,
-            )
+            replace(item, tokens=tokens, reason=reason, included=included, kind=self.kind)
         )
 
     @property
